@@ -1,0 +1,124 @@
+"""Backend: the seam between sessions and whatever runs them.
+
+`executor.service` is the only caller. Every call carries plain data, so that a backend may sit on another machine; every
+call ends by a deadline of its own, with an ExecutorError where that passes. Executions outlive the request that started
+them: `start` returns as soon as the code is handed over, `attach` may be called any number of times, by anyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from executor.results import ExecutionResult, FileInfo, Language, Output
+from executor.sandbox.report import SandboxReport
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSpec:
+    """What a backend must know to make a session."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRef:
+    """Names a live session of a backend; plain data."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """Text that a running cell printed, as it came; stops at the cap, `Finished` has head and tail."""
+
+    stream: Literal["stdout", "stderr"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Displayed:
+    """A value that a running cell displayed."""
+
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The execution ended; the last event of every `attach`. `limits` names the limits it hit, `replaced` says why
+    its worker had to be replaced, None where it lives on."""
+
+    result: ExecutionResult
+    limits: tuple[str, ...] = ()
+    replaced: str | None = None
+
+
+ExecutionEvent = OutputChunk | Displayed | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats:
+    """What a session uses now: bytes of memory (PSS where readable, else resident), of its folder, and counts."""
+
+    memory: int
+    processes: int
+    threads: int
+    folder_bytes: int
+    folder_files: int
+
+
+class Backend(Protocol):
+    """Runs sessions. Not thread-safe: all calls come from one event loop."""
+
+    async def open(self) -> SandboxReport:
+        """Start, and say how well code is held here. Called once, before anything else."""
+
+    async def aclose(self) -> None:
+        """End every session and process. Idempotent."""
+
+    async def create(self, spec: SessionSpec) -> SessionRef:
+        """Make a session with an empty folder and a Python worker that is ready or about to be."""
+
+    async def close(self, ref: SessionRef) -> None:
+        """End the session with all its processes and delete its folder. Idempotent."""
+
+    def alive(self, ref: SessionRef) -> bool:
+        """Whether the session can still take calls."""
+
+    async def stats(self, ref: SessionRef) -> SessionStats:
+        """What the session uses now."""
+
+    async def start(self, ref: SessionRef, language: Language, code: str, execution_id: str, timeout: float) -> None:
+        """Hand `code` over. One execution a session at a time: the caller waits for the former one's `Finished`.
+
+        `timeout` in seconds counts from here. Raises BackendFailed where the session is gone.
+        """
+
+    def attach(self, ref: SessionRef, execution_id: str) -> AsyncIterator[ExecutionEvent]:
+        """The execution's events from its first one on, also when it ended before, up to `Finished`.
+
+        Always ends with `Finished`: if the session dies under it, with status `lost`. Raises NoSuchExecution for an
+        id that is unknown or no longer remembered.
+        """
+
+    async def interrupt(self, ref: SessionRef, execution_id: str) -> None:
+        """Stop the execution: softly, so that variables stay, and hard after the grace. Idempotent."""
+
+    async def put_file(self, ref: SessionRef, path: str, chunks: AsyncIterable[bytes]) -> FileInfo:
+        """Write a file, made or replaced as a whole when the last chunk is there; a failed put leaves no trace.
+
+        Raises FileRefused for a path that leaves the folder or passes a link, or when the folder is full.
+        """
+
+    def get_file(self, ref: SessionRef, path: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes of a regular file from `offset` on. Raises NoSuchFile or FileRefused before the first chunk."""
+
+    async def list_files(self, ref: SessionRef) -> list[FileInfo]:
+        """The regular files of the folder, hidden ones left out, sorted by path; at most `SESSION_FILES`."""
+
+    async def move_file(self, ref: SessionRef, path: str, target: str) -> FileInfo:
+        """Rename a file within the folder. Raises NoSuchFile, or FileRefused where `target` exists."""
+
+    async def delete_file(self, ref: SessionRef, path: str) -> None:
+        """Delete a file, or a folder with all it holds. Raises NoSuchFile."""
