@@ -173,7 +173,7 @@ def _check_range(f: Field[Any], value: Any) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
     # `not (a <= b)` and not `a > b`: a NaN must fail, too
-    if (low is not None and not value >= low) or (high is not None and not value <= high) or value != value:
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
         raise SettingsError(f"{f.name.upper()}={value}: give a number{_range(f)}.")
 
 
