@@ -111,7 +111,9 @@ class Backend(Protocol):
         Raises FileRefused for a path that leaves the folder or passes a link, or when the folder is full.
         """
 
-    def get_file(self, ref: SessionRef, path: str, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def get_file(
+        self, ref: SessionRef, path: str, *, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[bytes]:
         """The bytes of a regular file from `offset` on. Raises NoSuchFile or FileRefused before the first chunk."""
 
     async def list_files(self, ref: SessionRef) -> list[FileInfo]:

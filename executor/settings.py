@@ -62,7 +62,9 @@ class Settings:
     session_threads: int = setting(256, "threads of a session, over all its processes", low=16, high=100_000)
     session_open_files: int = setting(1024, "open files of one process", low=64, high=1_048_576)
     session_cpu_seconds: int = setting(3600, "CPU seconds of one process", low=1, high=31_536_000)
-    total_memory_mb: int = setting(0, "memory of all sessions together, MiB; 0: three quarters of the container's", low=0)
+    total_memory_mb: int = setting(
+        0, "memory of all sessions together, MiB; 0: three quarters of the container's", low=0
+    )
     max_upload_mb: int = setting(256, "largest file taken in or given out, MiB", low=1, high=1_048_576)
 
     # Security
