@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
 from executor.results import Language, Status, Violation
 
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+_tool: ContextVar[str] = ContextVar("tool", default="")
+
+
+@contextmanager
+def during(request_id: str, tool: str) -> Iterator[None]:
+    """Mark every event made within, also by tasks started within, as part of this tool call."""
+    tokens = _request_id.set(request_id), _tool.set(tool)
+    try:
+        yield
+    finally:
+        _request_id.reset(tokens[0])
+        _tool.reset(tokens[1])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events; `at` is in seconds since 1970."""
+    """Base of all events; `at` is in seconds since 1970, `request_id` and `tool` are of the call in which it happened
+    (see `during`), empty outside of one."""
 
     at: float = field(default_factory=time.time)
+    request_id: str = field(default_factory=_request_id.get)
+    tool: str = field(default_factory=_tool.get)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +71,18 @@ class SessionClosed(Event):
     owner: str
     reason: Literal["closed", "expired", "evicted", "failed", "shutdown"]
     age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionMeasured(Event):
+    """What a session uses now: bytes of memory and of its folder, and its processes. For whoever asks the backend for
+    `stats` from time to time; the newest one of a session counts until it ends."""
+
+    session_id: str
+    owner: str
+    memory: int
+    processes: int
+    folder_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +161,11 @@ class ToolCalled(Event):
     """An MCP tool call was answered (published by the Space)."""
 
     tool: str
+    request_id: str
     transport: Literal["sse", "http", "page"]
     outcome: Literal["ok", "error", "cancelled", "fault"]
     owner: str
     identified: bool
-    request_id: str
     session_id: str | None
     seconds: float
 
@@ -162,43 +193,87 @@ class Bus:
     """Carries events to subscribers, each on a thread of its own behind a bounded queue.
 
     Publishing never waits and never raises: where a subscriber is too slow its events are dropped and counted in
-    `dropped`, where it raises the error goes to `failed` and the next event is tried.
+    `dropped`, where it raises the error is counted in `failed` and the next event is tried.
+
+    A subscriber sees its events in the order of publication and at most about `linger` seconds late: its thread lets
+    events gather that long and takes them in one go, because waking a thread costs more than most deliveries.
     """
 
-    def __init__(self, *, capacity: int = 10_000) -> None:
+    def __init__(self, *, capacity: int = 10_000, linger: float = 0.02) -> None:
         self._capacity = capacity
-        self._feeds: dict[int, tuple[queue.Queue[Event | None], threading.Thread]] = {}
-        self._next = 0
+        self._linger = linger
+        self._lock = threading.Lock()
+        self._feeds: tuple[_Feed, ...] = ()
         self.dropped = 0
         self.failed = 0
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with every event from now on; returns the function that ends it, delivering what waits."""
-        feed: queue.Queue[Event | None] = queue.Queue(self._capacity)
-        thread = threading.Thread(target=self._deliver, args=(feed, subscriber), name="event-subscriber", daemon=True)
-        key, self._next = self._next, self._next + 1
-        self._feeds[key] = feed, thread
+        feed = _Feed(subscriber)
+        thread = threading.Thread(target=self._deliver, args=(feed,), name="event-subscriber", daemon=True)
+        with self._lock:
+            self._feeds = (*self._feeds, feed)
         thread.start()
 
         def unsubscribe() -> None:
-            if self._feeds.pop(key, None) is not None:
-                feed.put(None)
+            with self._lock:
+                self._feeds = tuple(other for other in self._feeds if other is not feed)
+            feed.closed.set()
+            feed.wake.set()
+            if thread is not threading.current_thread():
                 thread.join(timeout=5)
 
         return unsubscribe
 
     def publish(self, event: Event) -> None:
         """Hand `event` to every subscriber; safe from any thread."""
-        for feed, _ in tuple(self._feeds.values()):
-            try:
-                feed.put_nowait(event)
-            except queue.Full:
-                self.dropped += 1
+        for feed in self._feeds:
+            if len(feed.pending) >= self._capacity:
+                with self._lock:
+                    self.dropped += 1
+                continue
+            feed.pending.append(event)
+            # append before the look: whoever clears `wake` reads `pending` only after that
+            if not feed.wake.is_set():
+                feed.wake.set()
 
-    def _deliver(self, feed: queue.Queue[Event | None], subscriber: Subscriber) -> None:
-        while (event := feed.get()) is not None:
-            try:
-                subscriber(event)
-            except Exception:
-                # the one broad except: a listener must not be able to hurt what it listens to
-                self.failed += 1
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until all that was published so far is delivered; False where `timeout` seconds were not enough.
+
+        Blocks: for tests and for the end of a process, not for an event loop.
+        """
+        deadline = time.monotonic() + timeout
+        for feed in self._feeds:
+            done = threading.Event()
+            feed.pending.append(done)
+            feed.wake.set()
+            if not done.wait(max(0.0, deadline - time.monotonic())):
+                return False
+        return True
+
+    def _deliver(self, feed: _Feed) -> None:
+        while not (feed.closed.is_set() and not feed.pending):
+            feed.wake.wait()
+            feed.closed.wait(self._linger)
+            feed.wake.clear()
+            while feed.pending:
+                event = feed.pending.popleft()
+                if isinstance(event, threading.Event):
+                    event.set()
+                    continue
+                try:
+                    feed.subscriber(event)
+                except Exception:
+                    # the one broad except: a listener must not be able to hurt what it listens to
+                    with self._lock:
+                        self.failed += 1
+
+
+@dataclass(eq=False, slots=True)
+class _Feed:
+    """What waits for one subscriber; a `threading.Event` among the events marks how far a `flush` waits."""
+
+    subscriber: Subscriber
+    pending: deque[Event | threading.Event] = field(default_factory=deque)
+    wake: threading.Event = field(default_factory=threading.Event)
+    closed: threading.Event = field(default_factory=threading.Event)
