@@ -1,0 +1,252 @@
+"""The control channel between a leader and the process that runs a language: frames, events, and who speaks how.
+
+Frames are four bytes of big-endian length and that many bytes of UTF-8 JSON, one object each. The far end runs guest
+code, so whatever arrives is checked before anyone looks at it: a wrong frame is a `ProtocolError`, and the leader ends
+that worker.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypedDict
+
+from executor.results import Language
+
+MAX_FRAME = 8 * 1024 * 1024
+"""Largest frame in bytes, its length not counted."""
+
+MAX_NOTICES = 50
+MAX_ID = 200
+
+
+class ProtocolError(Exception):
+    """A worker sent what no honest worker sends; it cannot be trusted to go on."""
+
+
+class ErrorData(TypedDict):
+    """What the guest's code raised. `line` counts from 1 within the cell."""
+
+    type: str
+    message: str
+    line: int | None
+    traceback: str
+
+
+class PictureData(TypedDict):
+    """`data` is base64, width and height are pixels, `path` is relative to the session's folder."""
+
+    mime: str
+    data: str
+    width: int
+    height: int
+    path: str | None
+    alt: str
+
+
+class Ready(TypedDict):
+    """The interpreter waits for its first cell."""
+
+    event: Literal["ready"]
+
+
+class Display(TypedDict):
+    """A value that the cell `id` displayed: a MIME bundle, and a picture where there is one."""
+
+    event: Literal["display"]
+    id: str
+    data: dict[str, Any]
+    picture: PictureData | None
+    is_result: bool
+
+
+class Done(TypedDict):
+    """The cell `id` ended and everything it printed has been written."""
+
+    event: Literal["done"]
+    id: str
+    status: Literal["ok", "error", "interrupted"]
+    error: ErrorData | None
+    return_code: int
+    notices: list[str]
+
+
+Event = Ready | Display | Done
+
+
+class Interpreter(Protocol):
+    """How a leader speaks with one language's process. Holds no descriptors and no clock; one object per process.
+
+    The leader makes one AF_UNIX stream socketpair for each number in `CONTROL`, puts the worker's end at that number
+    in the child, and executes `command()` with `environment()` on top of its scrubbed environment. Bytes from
+    `execute` and `interrupt` go to the first of them, bytes that come from it go to `feed`.
+    """
+
+    language: Language
+    CONTROL: tuple[int, ...]
+    interrupt_target: Literal["worker", "foreground"] | None
+    """Whom SIGINT goes to for a soft stop: the worker alone, its whole process group (`foreground`), or nobody."""
+
+    def command(self) -> list[str]:
+        """Arguments to execute, the first an absolute path."""
+
+    def environment(self) -> dict[str, str]:
+        """Variables to add to the scrubbed environment."""
+
+    def execute(self, execution_id: str, code: str, number: int) -> bytes:
+        """Bytes that start a cell; `number` counts the session's cells from 1 and is how messages name it."""
+
+    def interrupt(self) -> bytes | None:
+        """Bytes that stop the running cell and keep its variables, or None: send SIGINT to `interrupt_target`."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events in the bytes that arrived. Raises ProtocolError; the object is of no use after that."""
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """One frame. Raises ValueError where it would be over `MAX_FRAME`."""
+    body = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    if len(body) > MAX_FRAME:
+        raise ValueError(f"A frame of {len(body)} bytes is over the {MAX_FRAME} that a channel carries.")
+    return len(body).to_bytes(4, "big") + body
+
+
+class Decoder:
+    """Cuts a stream of bytes into JSON objects; keeps at most one frame and what came with it."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """The objects that are complete now. Raises ProtocolError."""
+        pending = self._pending
+        pending += data
+        found: list[dict[str, Any]] = []
+        start = 0
+        while len(pending) - start >= 4:
+            size = int.from_bytes(pending[start : start + 4], "big")
+            if size > MAX_FRAME:
+                raise ProtocolError(f"A frame of {size} bytes was announced; {MAX_FRAME} is the most.")
+            if len(pending) - start - 4 < size:
+                break
+            found.append(_parse(bytes(pending[start + 4 : start + 4 + size])))
+            start += 4 + size
+        if start:
+            del pending[:start]
+        return found
+
+
+def check_event(message: dict[str, Any]) -> Event:
+    """`message` as an event with exactly the known keys. Raises ProtocolError."""
+    match message.get("event"):
+        case "ready":
+            return {"event": "ready"}
+        case "display":
+            data = _typed(message, "data", dict)
+            return {
+                "event": "display",
+                "id": _identifier(message),
+                "data": data,
+                "picture": _picture(message.get("picture")),
+                "is_result": _typed(message, "is_result", bool),
+            }
+        case "done":
+            status = message.get("status")
+            if status not in ("ok", "error", "interrupted"):
+                raise ProtocolError("A cell ended with an unknown status.")
+            notices = _typed(message, "notices", list)
+            if len(notices) > MAX_NOTICES or not all(isinstance(notice, str) for notice in notices):
+                raise ProtocolError("Notices must be at most fifty sentences.")
+            return {
+                "event": "done",
+                "id": _identifier(message),
+                "status": status,
+                "error": _error(message.get("error")),
+                "return_code": _number(message, "return_code", low=-(2**31), high=2**31),
+                "notices": notices,
+            }
+    raise ProtocolError("A frame names no known event.")
+
+
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(body, parse_constant=_refuse_constant)
+        if _ESCAPED_SURROGATE.search(body):
+            # half a surrogate pair cannot be written as UTF-8 and would fail much later, in trusted code
+            message = _without_surrogates(message)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"A frame is not JSON: {type(error).__name__}.") from None
+    if not isinstance(message, dict):
+        raise ProtocolError("A frame is not a JSON object.")
+    return message
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return value
+
+
+def _typed(message: dict[str, Any], key: str, kind: type) -> Any:
+    value = message.get(key)
+    if not isinstance(value, kind):
+        raise ProtocolError(f"`{key}` is not a {kind.__name__}.")
+    return value
+
+
+def _identifier(message: dict[str, Any]) -> str:
+    value: str = _typed(message, "id", str)
+    if not 0 < len(value) <= MAX_ID:
+        raise ProtocolError("An execution id is empty or too long.")
+    return value
+
+
+def _number(message: dict[str, Any], key: str, *, low: int, high: int) -> int:
+    value = message.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ProtocolError(f"`{key}` is not a whole number from {low} to {high}.")
+    return value
+
+
+def _picture(value: Any) -> PictureData | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ProtocolError("A picture is not an object.")
+    path = value.get("path")
+    if path is not None and not isinstance(path, str):
+        raise ProtocolError("A picture's path is not a text.")
+    return {
+        "mime": _typed(value, "mime", str),
+        "data": _typed(value, "data", str),
+        "width": _number(value, "width", low=0, high=1_000_000),
+        "height": _number(value, "height", low=0, high=1_000_000),
+        "path": path,
+        "alt": _typed(value, "alt", str),
+    }
+
+
+def _error(value: Any) -> ErrorData | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ProtocolError("An error is not an object.")
+    line = None if value.get("line") is None else _number(value, "line", low=1, high=100_000_000)
+    return {
+        "type": _typed(value, "type", str),
+        "message": _typed(value, "message", str),
+        "line": line,
+        "traceback": _typed(value, "traceback", str),
+    }
