@@ -18,7 +18,7 @@ _ZERO = """\
 `zero-a10g` (ZeroGPU): no cost. A free personal account may host two such Spaces once its mail address is verified and
 it is 30 days old. ZeroGPU stops Spaces that mark no function for the GPU, so `app.py` marks one **that is never
 called**: no GPU quota is used, neither yours nor that of anybody who calls. It sleeps when nobody visits, and the next
-request wakes it. Not tried on the real platform by the project's own tests; `python -m deploy doctor` checks a live one."""
+request wakes it. The project's own tests cannot try the real platform: `python -m deploy doctor` checks a live one."""
 
 _PAID = """\
 `{hardware}`: paid by the hour while it runs; `python -m deploy plan` shows the Hub's price. It never sleeps unless
