@@ -1,16 +1,17 @@
 """Backend: the seam between sessions and whatever runs them.
 
-`executor.service` is the only caller. Every call carries plain data, so that a backend may sit on another machine; every
-call ends by a deadline of its own, with an ExecutorError where that passes. Executions outlive the request that started
-them: `start` returns as soon as the code is handed over, `attach` may be called any number of times, by anyone.
+`executor.service` is the only caller. Every call carries plain data, so that a backend may sit on another machine; every call
+ends by a deadline of its own, with an ExecutorError where that passes. Executions outlive the request that started them:
+`start` returns as soon as the code is handed over, `attach` may be called any number of times, by anyone.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from executor.events import Event
 from executor.results import ExecutionResult, FileInfo, Language, Output
 from executor.sandbox.report import SandboxReport
 
@@ -71,8 +72,8 @@ class SessionStats:
 class Backend(Protocol):
     """Runs sessions. Not thread-safe: all calls come from one event loop."""
 
-    async def open(self) -> SandboxReport:
-        """Start, and say how well code is held here. Called once, before anything else."""
+    async def open(self, publish: Callable[[Event], None]) -> SandboxReport:
+        """Start, and say how well code is held here; later faults go to `publish`. Called once, before anything else."""
 
     async def aclose(self) -> None:
         """End every session and process. Idempotent."""

@@ -1,0 +1,5 @@
+"""LocalBackend: sessions as forked processes on this machine."""
+
+from executor.local.backend import LocalBackend
+
+__all__ = ["LocalBackend"]

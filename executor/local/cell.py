@@ -1,0 +1,92 @@
+"""Cell: the one execution that a leader has under way, and what it has given so far."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from executor.local.stream import Stream
+from executor.results import Language, Status
+
+MAX_DISPLAY = 6 * 2**20
+"""Bytes of displayed values kept of one execution, so that its report fits a frame with room to spare."""
+
+StopReason = Literal["timeout", "interrupted", "memory", "disk"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Cell:
+    """Times are of the monotonic clock, in seconds."""
+
+    id: str
+    language: Language
+    code: str
+    number: int
+    timeout: float
+    stdout: Stream
+    stderr: Stream
+    started: float = field(default_factory=time.monotonic)
+    sent: bool = False
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    display_size: int = 0
+    outputs_dropped: int = 0
+    notices: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+    unshown: list[tuple[str, str]] = field(default_factory=list)
+    stop: StopReason | None = None
+    hard_at: float | None = None
+    killed: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """When the cell must be asked to stop."""
+        return self.started + self.timeout
+
+    def feed(self, stream: str, data: bytes) -> None:
+        """Take printed bytes."""
+        if text := (self.stdout if stream == "stdout" else self.stderr).feed(data):
+            self.unshown.append((stream, text))
+
+    def display(self, output: dict[str, Any], *, limit: int) -> bool:
+        """Keep a displayed value; False where it is one too many or too big."""
+        size = len(str(output["data"])) + len((output["picture"] or {}).get("data", ""))
+        if len(self.outputs) >= limit or self.display_size + size > MAX_DISPLAY:
+            self.outputs_dropped += 1
+            return False
+        self.display_size += size
+        self.outputs.append(output)
+        return True
+
+    def report(
+        self,
+        *,
+        session_id: str,
+        status: Status,
+        return_code: int | None,
+        error: dict[str, Any] | None,
+        files: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        """The execution's result as `ExecutionResult.from_json` takes it."""
+        stdout, stderr = self.stdout.finish(), self.stderr.finish()
+        truncated = self.stdout.truncated or self.stderr.truncated or self.outputs_dropped > 0
+        if self.outputs_dropped:
+            self.notices.append(
+                f"{self.outputs_dropped} further displayed values were dropped: they were too many or too big."
+            )
+        return {
+            "status": status,
+            "session_id": session_id,
+            "execution_id": self.id,
+            "language": self.language,
+            "stdout": stdout,
+            "stderr": stderr,
+            "return_code": return_code,
+            "execution_time": round(time.monotonic() - self.started, 6),
+            "outputs": self.outputs,
+            "files": files,
+            "error": error,
+            "violations": [],
+            "truncated": truncated,
+            "notices": self.notices,
+        }

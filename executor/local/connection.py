@@ -1,0 +1,258 @@
+"""Connection: the server's end of the line to one leader."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import Any
+
+from executor import errors
+from executor.backend import ExecutionEvent, Finished
+from executor.errors import BackendFailed, NoSuchExecution
+from executor.local import wire
+from executor.local.report import event_from
+from executor.results import ExecutionResult, Language
+
+REMEMBERED = 8
+"""Ended executions whose result can still be attached to."""
+
+_ERRORS: dict[str, type[errors.ExecutorError]] = {
+    "InvalidRequest": errors.InvalidRequest,
+    "NoSuchFile": errors.NoSuchFile,
+    "FileRefused": errors.FileRefused,
+}
+
+Outcome = tuple[dict[str, Any], bytes | None]
+
+
+class Execution:
+    """One execution as the server has heard of it: its events so far, for any number of followers."""
+
+    def __init__(self, execution_id: str, language: Language) -> None:
+        self.id = execution_id
+        self.language = language
+        self._events: list[ExecutionEvent] = []
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether its last event is here."""
+        return bool(self._events) and isinstance(self._events[-1], Finished)
+
+    def add(self, event: ExecutionEvent) -> None:
+        """Take an event and wake whoever follows."""
+        if self.finished:
+            return
+        self._events.append(event)
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+
+    def shrink(self) -> None:
+        """Forget everything but the end, which holds it all."""
+        del self._events[:-1]
+
+    async def follow(self) -> AsyncIterator[ExecutionEvent]:
+        """The events from the first one kept on, up to `Finished`."""
+        events, position = self._events, 0
+        while True:
+            while position < len(events):
+                event = events[position]
+                position += 1
+                yield event
+                if isinstance(event, Finished):
+                    return
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+            # shrunk meanwhile: what is left is the end
+            position = min(position, len(events) - 1)
+
+
+class Connection(asyncio.Protocol):
+    """Speaks with one leader. Whatever it sends that is no proper frame ends the connection, and with it the session."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self.why_lost = "its process ended"
+        self._transport: asyncio.Transport | None = None
+        self._decoder = wire.Decoder()
+        self._requests: dict[int, asyncio.Future[Outcome]] = {}
+        self._chunks: dict[int, bytes] = {}
+        self._next_request = 1
+        self._executions: OrderedDict[str, Execution] = OrderedDict()
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                self._take(frame)
+        except wire.FrameError as error:
+            self.why_lost = f"its leader sent something wrong ({error})"
+            self.hang_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_result(None)
+        self._writable.set()
+        failure = BackendFailed(f"The session is gone: {self.why_lost}.")
+        if not self.ready.done():
+            self.ready.set_exception(failure)
+        for request in self._requests.values():
+            if not request.done():
+                request.set_exception(failure)
+        self._requests.clear()
+        for execution in self._executions.values():
+            execution.add(Finished(self._lost_result(execution), replaced=self.why_lost))
+
+    # For the backend
+
+    def hang_up(self) -> None:
+        """Close our end; the leader takes that as the order to end the session."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_request(self) -> None:
+        """Ask the leader to end the session; `lost` is done when it has."""
+        self._send(wire.encode({"op": "close"}))
+
+    def start(self, execution_id: str, language: Language, code: str, timeout: float) -> None:
+        """Hand an execution over. Raises BackendFailed where the session is gone."""
+        self._must_live()
+        while len(self._executions) >= REMEMBERED:
+            oldest = next(iter(self._executions.values()))
+            if not oldest.finished:
+                break
+            del self._executions[oldest.id]
+        self._executions[execution_id] = Execution(execution_id, language)
+        self._send(
+            wire.encode({"op": "execute", "id": execution_id, "language": language, "code": code, "timeout": timeout})
+        )
+
+    def execution(self, execution_id: str) -> Execution:
+        """The execution under that id. Raises NoSuchExecution."""
+        if execution := self._executions.get(execution_id):
+            return execution
+        raise NoSuchExecution(f"The session knows no execution {execution_id!r}, or no longer.")
+
+    def interrupt(self, execution_id: str) -> None:
+        """Ask for a stop; nothing happens where that execution is not under way."""
+        if (execution := self._executions.get(execution_id)) and not execution.finished:
+            self._send(wire.encode({"op": "interrupt", "id": execution_id}))
+
+    async def request(self, op: str, *, deadline: float, **arguments: Any) -> tuple[int, Outcome]:
+        """(number of the request, its reply and chunk). Raises the error that the leader names, or BackendFailed."""
+        number = self._next_request
+        self._next_request += 1
+        self._must_live()
+        message = {"op": op, "request": number, **arguments}
+        return number, await self._exchange(number, wire.encode(message), op, deadline)
+
+    async def write_chunk(self, handle: int, data: bytes, *, deadline: float) -> None:
+        """Append to the upload that request `handle` began, and wait until it is written."""
+        self._must_live()
+        await self._writable.wait()
+        await self._exchange(handle, wire.encode_chunk(handle, data), "write", deadline)
+
+    # Inside
+
+    async def _exchange(self, number: int, frame: bytes, op: str, deadline: float) -> Outcome:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._requests[number] = future
+        try:
+            self._send(frame)
+            async with asyncio.timeout(deadline):
+                return await future
+        except TimeoutError:
+            raise BackendFailed(f"The session did not answer `{op}` within {deadline:g} s.") from None
+        finally:
+            self._requests.pop(number, None)
+            self._chunks.pop(number, None)
+
+    def _must_live(self) -> None:
+        if self._transport is None or self.lost.done() or self._transport.is_closing():
+            raise BackendFailed(f"The session is gone: {self.why_lost}.")
+
+    def _send(self, frame: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame)
+
+    def _take(self, frame: dict[str, Any] | wire.Chunk) -> None:
+        if isinstance(frame, wire.Chunk):
+            if frame.channel in self._requests:
+                self._chunks[frame.channel] = frame.data
+            return
+        if "reply" in frame:
+            self._reply(frame)
+            return
+        match frame.get("event"):
+            case "ready":
+                if not self.ready.done():
+                    self.ready.set_result(None)
+            case "failed":
+                self.why_lost = str(frame.get("message", ""))[:2000]
+            case "closed":
+                self.why_lost = "it was closed"
+            case _:
+                execution = self._executions.get(str(frame.get("id")))
+                if execution is None:
+                    return
+                execution.add(event_from(frame, session_id=self.session_id, language=execution.language))
+                if execution.finished:
+                    execution.shrink()
+
+    def _reply(self, frame: dict[str, Any]) -> None:
+        number = frame["reply"]
+        if not isinstance(number, int):
+            raise wire.FrameError("`reply` is no number")
+        future = self._requests.get(number)
+        if future is None or future.done():
+            return
+        if "error" in frame:
+            kind = _ERRORS.get(str(frame["error"]), BackendFailed)
+            future.set_exception(kind(str(frame.get("message", ""))[:2000]))
+        else:
+            future.set_result((frame, self._chunks.pop(number, None)))
+
+    def _lost_result(self, execution: Execution) -> ExecutionResult:
+        return ExecutionResult(
+            status="lost",
+            session_id=self.session_id,
+            execution_id=execution.id,
+            language=execution.language,
+            notices=(f"The session is gone ({self.why_lost}); its variables and files are lost.",),
+        )
+
+
+async def connect(sock: Any, session_id: str) -> Connection:
+    """A Connection over our end of a socket pair."""
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    connection = Connection(session_id)
+    # nobody may be waiting for these when they fail; that is no fault
+    connection.ready.add_done_callback(lambda future: future.cancelled() or future.exception())
+    with contextlib.suppress(OSError):
+        await loop.create_unix_connection(lambda: connection, sock=sock)
+    return connection

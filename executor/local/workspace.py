@@ -1,0 +1,417 @@
+"""Workspace: a session's folder, touched only through directory handles, because the guest owns what is inside it.
+
+No name is ever resolved as a path: each component is opened relative to its parent's handle without following links, and
+what is opened must be a regular file with one name. So no symlink, hard link, fifo, device or swap in mid-walk leads out
+of the folder or makes us wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from executor.errors import FileRefused, InvalidRequest, NoSuchFile
+from executor.results import FileInfo
+
+PRIVATE = (".tmp", ".packages")
+"""Folders of ours at the top of every workspace: temporary files, installed packages."""
+
+MAX_NAME = 255
+MAX_PATH = 1024
+MAX_DEPTH = 48
+
+_SKIPPED = frozenset({"node_modules", "__pycache__"})
+_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Snapshot = dict[str, tuple[int, int, int]]
+"""Path to (modification time in ns, size in bytes, inode): enough to tell a changed file."""
+
+
+def split_path(path: str) -> list[str]:
+    """The components of a path within a workspace. Raises InvalidRequest, saying what a path must look like."""
+    if not isinstance(path, str) or not path.strip():
+        raise InvalidRequest("The path is empty. Give a path relative to the session's folder, such as data.csv.")
+    if path.startswith(("/", "~")) or (len(path) > 1 and path[1] == ":"):
+        raise InvalidRequest(
+            f"{_short(path)} is an absolute path. Give a path relative to the session's folder, such as data.csv."
+        )
+    if any(ord(c) < 32 or ord(c) == 127 for c in path):
+        raise InvalidRequest(f"{_short(path)} has a control character in its name. Choose another name.")
+    try:
+        raw = path.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{_short(path)} has half of a character (a lone surrogate) in its name.") from None
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts:
+        raise InvalidRequest(f"{_short(path)} names no file.")
+    if ".." in parts:
+        raise InvalidRequest(f"{_short(path)} leaves the session's folder. Use a path without '..'.")
+    if len(raw) > MAX_PATH or any(len(part.encode()) > MAX_NAME for part in parts):
+        raise InvalidRequest(
+            f"The path {_short(path)} is too long: at most {MAX_NAME} bytes a name and {MAX_PATH} in all."
+        )
+    if len(parts) > MAX_DEPTH:
+        raise InvalidRequest(f"{_short(path)} is more than {MAX_DEPTH} folders deep.")
+    if parts[0] in PRIVATE:
+        raise InvalidRequest(f"{parts[0]} is kept for the session itself. Choose another folder.")
+    return parts
+
+
+@dataclass(slots=True)
+class Upload:
+    """A file being written: it gets its name only when it is complete."""
+
+    fd: int
+    folder: int
+    temporary: str
+    path: str
+    size: int = 0
+
+
+class Workspace:
+    """The folder at `root` (made if need be), which holds at most `max_bytes` and `max_files`.
+
+    Everything here may block on the disk: it belongs into a session's own process, not on the server's event loop.
+    """
+
+    def __init__(self, root: str, *, max_bytes: int, max_files: int) -> None:
+        self.root = root
+        self.max_bytes = max_bytes
+        self.max_files = max_files
+        for name in ("", *PRIVATE, ".packages/python", ".packages/node", ".packages/node/node_modules"):
+            with suppress(FileExistsError):
+                os.mkdir(f"{root}/{name}" if name else root, 0o700)
+        self._root = os.open(root, _DIR)
+        self.seen: Snapshot = {}
+
+    # Reading
+
+    def open_file(self, path: str) -> int:
+        """A read-only descriptor of a regular file. Raises NoSuchFile or FileRefused."""
+        with self._parent(path) as (folder, name):
+            try:
+                fd = os.open(name, _READ, dir_fd=folder)
+            except OSError as error:
+                raise _refusal(path, error) from None
+        try:
+            info = os.fstat(fd)
+            if stat.S_ISDIR(info.st_mode):
+                raise FileRefused(f"{_short(path)} is a folder. List it with list_files, then name a file in it.")
+            if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
+                raise FileRefused(f"{_short(path)} is not an ordinary file (a device, a pipe or a hard link).")
+        except FileRefused:
+            os.close(fd)
+            raise
+        return fd
+
+    def info(self, path: str) -> FileInfo:
+        """Size and time of a regular file. Raises NoSuchFile or FileRefused."""
+        fd = self.open_file(path)
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return FileInfo("/".join(split_path(path)), found.st_size, found.st_mtime)
+
+    def scan(self) -> Snapshot:
+        """Every visible regular file: hidden names, caches and what is no ordinary file are left out."""
+        found: Snapshot = {}
+        for prefix, entry, info in self._walk(hidden=False):
+            if stat.S_ISREG(info.st_mode):
+                found[prefix + entry.name] = info.st_mtime_ns, info.st_size, info.st_ino
+        return found
+
+    def list_files(self) -> list[FileInfo]:
+        """The visible files, sorted by path."""
+        return [
+            FileInfo(printable(path), size, modified / 1e9) for path, (modified, size, _) in sorted(self.scan().items())
+        ]
+
+    def changes(self) -> list[FileInfo]:
+        """What is new or changed since the last call, sorted by path."""
+        now = self.scan()
+        changed = [
+            FileInfo(printable(path), state[1], state[0] / 1e9, "changed" if path in self.seen else "new")
+            for path, state in now.items()
+            if self.seen.get(path) != state
+        ]
+        self.seen = now
+        changed.sort(key=lambda info: info.path)
+        return changed
+
+    def usage(self) -> tuple[int, int]:
+        """(bytes on disk, number of files and folders), hidden ones included; stops counting at twice the limits."""
+        size = count = 0
+        for _, _, info in self._walk(hidden=True):
+            count += 1
+            # allocated blocks, not length: a sparse giant costs what it occupies
+            size += info.st_blocks * 512
+            if count > 2 * self.max_files or size > 2 * self.max_bytes:
+                break
+        return size, count
+
+    # Writing
+
+    def begin_upload(self, path: str) -> Upload:
+        """Start a file that will be named `path`; its folders are made."""
+        parts = split_path(path)
+        size, count = self.usage()
+        if count + len(parts) > self.max_files:
+            raise FileRefused(f"The session's folder is full: it holds {count:,} of {self.max_files:,} files.")
+        if size >= self.max_bytes:
+            raise FileRefused(self._full(size))
+        with self._parent(path, make=True) as (folder, name):
+            self._must_not_be_folder(folder, name, path)
+            temporary = f".upload-{secrets.token_hex(8)}"
+            try:
+                fd = os.open(temporary, _WRITE, 0o600, dir_fd=folder)
+            except OSError as error:
+                raise _refusal(path, error) from None
+            return Upload(fd, os.dup(folder), temporary, "/".join(parts))
+
+    def write(self, upload: Upload, data: bytes, *, limit: int) -> None:
+        """Append to an upload of at most `limit` bytes. On FileRefused the upload is gone."""
+        try:
+            if upload.size + len(data) > limit:
+                raise FileRefused(f"{_short(upload.path)} is over the limit of {limit:,} bytes for one file.")
+            if upload.size + len(data) > self.max_bytes:
+                raise FileRefused(self._full(upload.size))
+            view = memoryview(data)
+            while view:
+                view = view[os.write(upload.fd, view) :]
+            upload.size += len(data)
+        except OSError as error:
+            self.abort_upload(upload)
+            raise _refusal(upload.path, error) from None
+        except FileRefused:
+            self.abort_upload(upload)
+            raise
+
+    def finish_upload(self, upload: Upload) -> FileInfo:
+        """Give the complete file its name, replacing a file of that name as a whole."""
+        name = upload.path.rsplit("/", 1)[-1]
+        try:
+            size, _ = self.usage()
+            if size > self.max_bytes:
+                raise FileRefused(self._full(size))
+            self._must_not_be_folder(upload.folder, name, upload.path)
+            os.rename(upload.temporary, name, src_dir_fd=upload.folder, dst_dir_fd=upload.folder)
+            info = os.fstat(upload.fd)
+        except OSError as error:
+            self.abort_upload(upload)
+            raise _refusal(upload.path, error) from None
+        except FileRefused:
+            self.abort_upload(upload)
+            raise
+        os.close(upload.fd)
+        os.close(upload.folder)
+        # a file that was put in is not a file that the next cell made
+        self.seen[upload.path] = info.st_mtime_ns, info.st_size, info.st_ino
+        return FileInfo(upload.path, info.st_size, info.st_mtime)
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Drop what was written."""
+        with suppress(OSError):
+            os.unlink(upload.temporary, dir_fd=upload.folder)
+        for fd in (upload.fd, upload.folder):
+            with suppress(OSError):
+                os.close(fd)
+
+    def create(self, path: str) -> int:
+        """A descriptor to write a new file of ours (a log) with. Raises FileRefused where the guest is in the way."""
+        with self._parent(path, make=True) as (folder, name):
+            try:
+                return os.open(name, _WRITE, 0o600, dir_fd=folder)
+            except OSError as error:
+                raise _refusal(path, error) from None
+
+    def move_file(self, path: str, target: str) -> FileInfo:
+        """Rename a file; `target` must not exist, its folders are made."""
+        os.close(self.open_file(path))
+        with self._parent(path) as (folder, name), self._parent(target, make=True) as (to_folder, to_name):
+            try:
+                os.stat(to_name, dir_fd=to_folder, follow_symlinks=False)
+            except FileNotFoundError:
+                pass
+            else:
+                raise FileRefused(f"{_short(target)} exists already. Delete it first, or choose another name.")
+            try:
+                os.rename(name, to_name, src_dir_fd=folder, dst_dir_fd=to_folder)
+            except OSError as error:
+                raise _refusal(target, error) from None
+        return self.info(target)
+
+    def delete(self, path: str) -> None:
+        """Delete a file, a link, or a folder with all that it holds."""
+        with self._parent(path) as (folder, name):
+            try:
+                info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISDIR(info.st_mode):
+                    trash = f".tmp/trash-{secrets.token_hex(8)}"
+                    os.rename(name, trash, src_dir_fd=folder, dst_dir_fd=self._root)
+                    remove_tree(trash, parent=self._root)
+                else:
+                    os.unlink(name, dir_fd=folder)
+            except OSError as error:
+                raise _refusal(path, error) from None
+
+    def remove(self) -> None:
+        """Delete the whole folder."""
+        os.close(self._root)
+        remove_tree(self.root)
+
+    # Walking
+
+    @contextmanager
+    def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        *folders, name = split_path(path)
+        fd = os.dup(self._root)
+        try:
+            for folder in folders:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(folder, 0o700, dir_fd=fd)
+                try:
+                    inner = os.open(folder, _DIR, dir_fd=fd)
+                except OSError as error:
+                    raise _refusal(path, error, folder=True) from None
+                os.close(fd)
+                fd = inner
+            yield fd, name
+        finally:
+            os.close(fd)
+
+    def _walk(self, *, hidden: bool) -> Iterator[tuple[str, os.DirEntry[str], os.stat_result]]:
+        """(prefix, entry, its own lstat) of what is in the folder, at most twice `max_files`, at most MAX_DEPTH deep."""
+        folders = [""]
+        budget = 2 * self.max_files
+        while folders:
+            prefix = folders.pop()
+            with suppress(OSError):
+                fd = self._descend(prefix)
+                try:
+                    with os.scandir(fd) as entries:
+                        for entry in entries:
+                            budget -= 1
+                            if budget < 0:
+                                return
+                            if not hidden and (entry.name.startswith(".") or entry.name in _SKIPPED):
+                                continue
+                            try:
+                                info = entry.stat(follow_symlinks=False)
+                            except OSError:
+                                continue  # gone between the two calls
+                            yield prefix, entry, info
+                            if stat.S_ISDIR(info.st_mode) and prefix.count("/") < MAX_DEPTH:
+                                folders.append(f"{prefix}{entry.name}/")
+                finally:
+                    os.close(fd)
+
+    def _descend(self, prefix: str) -> int:
+        fd = os.open(".", _DIR, dir_fd=self._root)
+        for name in prefix.split("/")[:-1]:
+            try:
+                inner = os.open(name, _DIR, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = inner
+        return fd
+
+    def _must_not_be_folder(self, folder: int, name: str, path: str) -> None:
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                raise FileRefused(f"{_short(path)} is a folder. Choose another name.")
+
+    def _full(self, size: int) -> str:
+        return (
+            f"The session's folder is full: {size / 2**20:.0f} of {self.max_bytes / 2**20:.0f} MiB are used. "
+            "Delete files that are no longer needed."
+        )
+
+
+def remove_tree(path: str, *, parent: int | None = None) -> None:
+    """Delete a folder whatever it holds, however deep it nests: folders are moved up to the top before they are emptied,
+    so that neither recursion nor a long path is ever needed."""
+    try:
+        root = os.open(path, _DIR, dir_fd=parent)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path, dir_fd=parent)
+        return
+    try:
+        pending = ["."]
+        serial = 0
+        while pending:
+            current = pending.pop()
+            with suppress(OSError):
+                os.chmod(current, 0o700, dir_fd=root)
+            try:
+                fd = os.open(current, _DIR, dir_fd=root)
+            except OSError:
+                continue
+            try:
+                with os.scandir(fd) as entries:
+                    found = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
+                for name, is_folder in found:
+                    if not is_folder:
+                        with suppress(OSError):
+                            os.unlink(name, dir_fd=fd)
+                    elif current == ".":
+                        pending.append(name)
+                    else:
+                        serial += 1
+                        # 24 random bytes: no name that the guest could have put there first
+                        moved = f"{serial}-{secrets.token_hex(12)}"
+                        with suppress(OSError):
+                            os.chmod(name, 0o700, dir_fd=fd)
+                        with suppress(OSError):
+                            os.rename(name, moved, src_dir_fd=fd, dst_dir_fd=root)
+                            pending.append(moved)
+            finally:
+                os.close(fd)
+            if current != ".":
+                with suppress(OSError):
+                    os.rmdir(current, dir_fd=root)
+    finally:
+        os.close(root)
+    with suppress(OSError):
+        os.rmdir(path, dir_fd=parent)
+
+
+def printable(path: str) -> str:
+    """A path as text that can be encoded: bytes that are no UTF-8 are shown as escapes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path).decode(errors="backslashreplace")
+    return path
+
+
+def _short(path: str) -> str:
+    shown = path if len(path) <= 80 else path[:77] + "..."
+    return repr(shown.encode(errors="backslashreplace").decode())
+
+
+def _refusal(path: str, error: OSError, *, folder: bool = False) -> NoSuchFile | FileRefused:
+    match error.errno:
+        case errno.ENOENT:
+            return NoSuchFile(f"There is no file {_short(path)} in this session. list_files shows what is there.")
+        case errno.ELOOP:
+            return FileRefused(f"{_short(path)} is a symbolic link, which is not followed. Copy the file instead.")
+        case errno.ENOTDIR:
+            return FileRefused(f"{_short(path)} passes something that is not a folder (a file or a link).")
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return FileRefused(f"The disk is full; {_short(path)} was not written. Delete files first.")
+        case errno.EACCES | errno.EPERM:
+            return FileRefused(f"{_short(path)} cannot be opened: its mode forbids it. Change it with chmod u+rw.")
+        case errno.ENXIO:
+            return FileRefused(f"{_short(path)} is not an ordinary file (a socket or a pipe).")
+        case _:
+            return FileRefused(f"{_short(path)} cannot be used: {error.strerror or error}.")

@@ -1,0 +1,178 @@
+"""Zygote: the process that has everything loaded and of which every session is a fork.
+
+It is exec'd by the server with an empty environment, so no secret is in its memory, its environment or its stack. It has
+one thread, asserted before every fork. It also is the parent that cleans up behind a leader that died badly.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from executor.languages import python as python_language
+from executor.local.guard import Guard, Walls
+from executor.local.leader import lead
+from executor.local.worker import Program, base_environment
+from executor.local.workspace import remove_tree
+from executor.results import Language
+from executor.sandbox.identity import become_subreaper, die_with_parent, hide_from_peers
+from executor.settings import Settings
+
+MAX_REQUEST = 1 << 16
+
+
+def main(control_fd: int, started_by: int) -> NoReturn:
+    """Load everything, then fork a leader for every request until the server is gone."""
+    die_with_parent(started_by)
+    become_subreaper()
+    control = socket.socket(fileno=control_fd)
+    settings = _settings(json.loads(control.recv(MAX_REQUEST)))
+    began = time.monotonic()
+    python_language.preload()
+    walls = Walls.build(settings)
+    hide_from_peers()
+    _tell(control, {"event": "ready", "seconds": time.monotonic() - began, "sandbox": walls.report.to_json()})
+    _Zygote(control, settings, walls).run()
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    return Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _tell(control: socket.socket, message: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        control.send(json.dumps(message).encode())
+
+
+class _Zygote:
+    def __init__(self, control: socket.socket, settings: Settings, walls: Walls) -> None:
+        self._control = control
+        self._settings = settings
+        self._walls = walls
+        self._leaders: dict[int, tuple[str, str]] = {}  # pid to (session id, folder)
+        self._pids: dict[str, int] = {}
+
+    def run(self) -> NoReturn:
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(reader, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == reader:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(reader, 4096)
+                    self._reap()
+                elif not self._serve():
+                    # the server is gone: leaders notice by themselves, each on its own socket
+                    self._wait_for_leaders()
+                    os._exit(0)
+
+    def _serve(self) -> bool:
+        # room for exactly one descriptor: the leader's end of its connection to the server
+        data, ancillary, _, _ = self._control.recvmsg(MAX_REQUEST, socket.CMSG_SPACE(4))
+        if not data:
+            return False
+        fds = array.array("i")
+        for _, _, payload in ancillary:
+            fds.frombytes(payload)
+        message = json.loads(data)
+        if message["op"] == "create":
+            self._create(message["id"], message["folder"], socket.socket(fileno=fds[0]))
+        elif message["op"] == "kill" and (pid := self._pids.get(message["id"])):
+            os.kill(pid, signal.SIGKILL)
+        return True
+
+    def _create(self, session_id: str, folder: str, server: socket.socket) -> None:
+        threads = len(os.listdir("/proc/self/task"))
+        if threads != 1:
+            server.close()
+            _tell(self._control, {"event": "fault", "detail": f"the zygote has {threads} threads and cannot fork"})
+            os._exit(72)
+        identity = self._walls.identity()
+        os.mkdir(folder, 0o700)
+        if identity is not None:
+            os.chown(folder, identity, identity)
+        pid = os.fork()
+        if pid == 0:
+            self._control.close()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            lead(
+                server,
+                session_id=session_id,
+                folder=folder,
+                settings=self._settings,
+                programs=lambda path: _programs(path, self._settings),
+                guard=lambda path, settings: Guard(path, settings, self._walls, identity),
+            )
+        server.close()
+        self._leaders[pid] = session_id, folder
+        self._pids[session_id] = pid
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if known := self._leaders.pop(pid, None):
+                session_id, folder = known
+                self._pids.pop(session_id, None)
+                if status:
+                    # its workers die with it; what they had started has become ours
+                    self._clean(folder)
+
+    def _clean(self, folder: str) -> None:
+        self._walls.kill_orphans(keep=set(self._leaders))
+        if os.fork() == 0:
+            with contextlib.suppress(BaseException):
+                self._control.close()
+                remove_tree(folder)
+            os._exit(0)
+
+    def _wait_for_leaders(self) -> None:
+        until = time.monotonic() + 10
+        while self._leaders and time.monotonic() < until:
+            self._reap()
+            time.sleep(0.01)
+        for pid in self._leaders:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self._walls.kill_orphans(keep=set())
+
+
+def _programs(folder: Path, settings: Settings) -> dict[Language, Program]:
+    # imported before the fork, by `preload`'s side; bound to the session's folder here
+    from executor.languages.bash import Bash  # noqa: PLC0415
+    from executor.languages.javascript import JavaScript  # noqa: PLC0415
+
+    environment = base_environment(folder)
+    memory = settings.session_memory_mb
+    return {
+        "python": Program(
+            python_language.Python,
+            environment,
+            run=lambda control, path: python_language.main(control, folder=path),
+        ),
+        "javascript": Program(lambda: JavaScript(folder=folder, memory_mb=memory), environment),
+        "bash": Program(lambda: Bash(folder=folder, memory_mb=memory), environment),
+    }
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

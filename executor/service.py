@@ -1,0 +1,570 @@
+"""Executor: the façade. Checks the caller, the request and the policy, finds the session, and says what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+from executor import policy
+from executor.backend import Backend, ExecutionEvent, Finished, SessionSpec, SessionStats
+from executor.errors import BackendFailed, ExecutorError, InvalidRequest, SandboxTooWeak
+from executor.events import (
+    Bus,
+    ExecutionFinished,
+    ExecutionStarted,
+    Fault,
+    FileTransferred,
+    SandboxProbed,
+    SessionClosed,
+    SessionOpened,
+    ViolationFound,
+    WorkerReplaced,
+)
+from executor.results import (
+    LANGUAGES,
+    ExecutionResult,
+    FileInfo,
+    HistoryEntry,
+    Language,
+    SessionInfo,
+    Violation,
+)
+from executor.sandbox.report import SandboxReport
+from executor.sessions import EndReason, Run, Session, SessionTable, new_id
+from executor.settings import Settings
+
+PolicyLevel = Literal["strict", "standard", "off"]
+
+QUICK_POLICY = 20_000
+"""Characters of code up to which the policy is read on the event loop; more goes to a thread."""
+
+SWEEP_EVERY = 5.0
+"""Seconds between two looks for sessions that have expired or died."""
+
+
+class Executor:
+    """Runs code in live sessions: `async with Executor(Settings.from_env()) as ex: await ex.execute(...)`.
+
+    A session is reached by its owner only, and only from the conversation it was made in: every method takes both, and
+    raises NoSuchSession alike for what is foreign and what does not exist. What the guest's code does wrong is in the
+    ExecutionResult; a request that cannot be carried out raises an ExecutorError with a sentence for its reader.
+    """
+
+    def __init__(self, settings: Settings, *, backend: Backend | None = None, bus: Bus | None = None) -> None:
+        self.settings = settings
+        self.bus = bus or Bus()
+        self._backend = backend
+        self._table = SessionTable(settings.max_sessions)
+        self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._sandbox: SandboxReport | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Start the backend and learn how well it holds code."""
+        self._sandbox = await self._running_backend().open(self.bus.publish)
+        layers = {name: (layer.on, layer.why) for name, layer in self._sandbox.layers.items()}
+        self.bus.publish(SandboxProbed(level=self._sandbox.level, layers=layers))
+        self._sweeper = asyncio.create_task(self._sweep_on(), name="session-sweeper")
+
+    async def aclose(self) -> None:
+        """End every session. Idempotent."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for session in self._table.all():
+            if self._table.remove(session, "shutdown"):
+                self._say_closed(session, "shutdown")
+        if self._backend is not None:
+            await self._backend.aclose()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=5)
+
+    @property
+    def sandbox(self) -> SandboxReport:
+        """How well code is held here; known once started."""
+        if self._sandbox is None:
+            raise BackendFailed("The executor has not been started.")
+        return self._sandbox
+
+    @property
+    def policy_level(self) -> PolicyLevel:
+        """The level in force: `auto` is `standard` where the sandbox holds, `strict` where it is weak."""
+        if self.settings.security_policy == "auto":
+            return "strict" if self.sandbox.level == "weak" else "standard"
+        return self.settings.security_policy
+
+    # Sessions
+
+    async def create_session(self, *, owner: str, conversation: str | None = None) -> SessionInfo:
+        """A new session, beside any that the caller has. Raises Busy where every place is at work."""
+        return (await self._create(owner, conversation, own=False)).info()
+
+    async def session_for(self, *, owner: str, conversation: str) -> SessionInfo:
+        """The conversation's own session, made on first use."""
+        return (await self._own_session(owner, conversation)).info()
+
+    def session(self, session_id: str, *, owner: str, conversation: str | None = None) -> SessionInfo:
+        """What is known of a session."""
+        return self._table.find(session_id, owner, conversation).info()
+
+    def list_sessions(self, *, owner: str, conversation: str | None = None) -> list[SessionInfo]:
+        """The caller's sessions, oldest first."""
+        return [session.info() for session in self._table.of(owner, conversation)]
+
+    def all_sessions(self) -> list[SessionInfo]:
+        """Every session, for the operator."""
+        return [session.info() for session in self._table.all()]
+
+    def history(self, session_id: str, *, owner: str, conversation: str | None = None) -> list[HistoryEntry]:
+        """What ran in a session, oldest first, at most `HISTORY_ENTRIES`; without the bytes of pictures."""
+        return list(self._table.find(session_id, owner, conversation).history)
+
+    async def stats(self, session_id: str, *, owner: str, conversation: str | None = None) -> SessionStats:
+        """What a session uses now."""
+        return await self._running_backend().stats(self._find(session_id, owner, conversation).ref)
+
+    async def close_session(self, session_id: str, *, owner: str, conversation: str | None = None) -> None:
+        """End a session with all its processes, variables and files."""
+        await self._end(self._table.find(session_id, owner, conversation), "closed")
+
+    # Executions
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        language: str,
+        owner: str,
+        conversation: str | None = None,
+        session_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ExecutionResult:
+        """Run code to its end. Cancelling the awaiting task interrupts the code and keeps the session.
+
+        Without `session_id` it runs in the conversation's own session, or without a conversation in a fresh one.
+        `timeout` is in seconds, `EXECUTION_TIMEOUT` where not given.
+        """
+        session, run = await self._submit(code, language, owner, conversation, session_id, timeout)
+        assert run.task is not None
+        try:
+            return await asyncio.shield(run.task)
+        except asyncio.CancelledError:
+            self._stop_run(session, run)
+            raise
+
+    async def start_execution(
+        self,
+        code: str,
+        *,
+        language: str,
+        owner: str,
+        conversation: str | None = None,
+        session_id: str | None = None,
+        timeout: float | None = None,
+    ) -> tuple[str, str]:
+        """(session id, execution id) of code that now runs or waits for its turn; `attach` follows it."""
+        session, run = await self._submit(code, language, owner, conversation, session_id, timeout)
+        return session.id, run.id
+
+    async def attach(
+        self, execution_id: str, *, session_id: str, owner: str, conversation: str | None = None
+    ) -> AsyncIterator[ExecutionEvent]:
+        """The events of an execution up to `Finished`, from any number of places, also after its end."""
+        session = self._table.find(session_id, owner, conversation)
+        run = session.run(execution_id)
+        if run.finished is None:
+            await run.started.wait()
+        if run.finished is None:
+            async for event in self._running_backend().attach(session.ref, execution_id):
+                if isinstance(event, Finished):
+                    break
+                yield event
+        assert run.task is not None
+        await asyncio.shield(asyncio.wait([run.task]))
+        if run.finished is not None:
+            yield run.finished
+
+    async def interrupt(
+        self, *, session_id: str, owner: str, conversation: str | None = None, execution_id: str | None = None
+    ) -> bool:
+        """Stop what runs in a session, or one execution of it; False where nothing was to be stopped."""
+        session = self._table.find(session_id, owner, conversation)
+        session.touch()
+        run = session.run(execution_id) if execution_id else session.running
+        if run is None or run.finished is not None:
+            return False
+        self._stop_run(session, run)
+        return True
+
+    # Files
+
+    async def put_file(
+        self,
+        session_id: str,
+        path: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        owner: str,
+        conversation: str | None = None,
+    ) -> FileInfo:
+        """Write a file into a session's folder; it appears as a whole when the last chunk is there."""
+        session = self._find(session_id, owner, conversation)
+        info = await self._running_backend().put_file(session.ref, path, chunks)
+        session.touch()
+        self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="put", size=info.size))
+        return info
+
+    async def get_file(
+        self,
+        session_id: str,
+        path: str,
+        *,
+        owner: str,
+        conversation: str | None = None,
+        offset: int = 0,
+        length: int | None = None,
+    ) -> AsyncIterator[bytes]:
+        """The bytes of a file, `length` of them from `offset` on."""
+        session = self._find(session_id, owner, conversation)
+        session.touch()
+        size = 0
+        try:
+            async for data in self._running_backend().get_file(session.ref, path, offset=offset, length=length):
+                size += len(data)
+                yield data
+        finally:
+            self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="get", size=size))
+
+    async def list_files(self, session_id: str, *, owner: str, conversation: str | None = None) -> list[FileInfo]:
+        """The files of a session's folder, sorted by path."""
+        return await self._running_backend().list_files(self._find(session_id, owner, conversation).ref)
+
+    async def move_file(
+        self, session_id: str, path: str, target: str, *, owner: str, conversation: str | None = None
+    ) -> FileInfo:
+        """Rename a file of a session."""
+        session = self._find(session_id, owner, conversation)
+        info = await self._running_backend().move_file(session.ref, path, target)
+        self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="move", size=info.size))
+        return info
+
+    async def delete_file(self, session_id: str, path: str, *, owner: str, conversation: str | None = None) -> None:
+        """Delete a file or folder of a session."""
+        session = self._find(session_id, owner, conversation)
+        await self._running_backend().delete_file(session.ref, path)
+        self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="delete", size=0))
+
+    # Inside: sessions
+
+    def _running_backend(self) -> Backend:
+        if self._backend is None:
+            # here and not above: whoever brings a backend of their own does not pay for this one
+            from executor.local import LocalBackend  # noqa: PLC0415
+
+            self._backend = LocalBackend(self.settings)
+        return self._backend
+
+    def _find(self, session_id: str, owner: str, conversation: str | None) -> Session:
+        session = self._table.find(session_id, owner, conversation)
+        if not self._running_backend().alive(session.ref):
+            self._own(self._end(session, "failed"))
+            self._table.remove(session, "failed")
+            return self._table.find(session_id, owner, conversation)  # raises, and says why it ended
+        return session
+
+    async def _own_session(self, owner: str, conversation: str) -> Session:
+        session = self._table.of_conversation(owner, conversation)
+        if session is not None:
+            if self._running_backend().alive(session.ref):
+                return session
+            await self._end(session, "failed")
+        key = owner, conversation
+        making = self._making.get(key)
+        if making is None:
+            making = self._own(self._create(owner, conversation, own=True))
+            self._making[key] = making
+            making.add_done_callback(lambda _: self._making.pop(key, None))
+        # two first calls of a conversation share one session; neither going away takes it from the other
+        return await asyncio.shield(making)
+
+    async def _create(self, owner: str, conversation: str | None, *, own: bool) -> Session:
+        if self.sandbox.level == "weak" and not self.settings.allow_weak_sandbox:
+            raise SandboxTooWeak(
+                "This host cannot hold hostile code, so nothing is executed here. Missing: "
+                + " ".join(self.sandbox.missing())
+                + " ALLOW_WEAK_SANDBOX=1 executes all the same: every user can then reach the others' files."
+            )
+        began = time.monotonic()
+        victim = self._table.reserve()
+        try:
+            if victim is not None:
+                await self._end(victim, "evicted")
+            session_id = new_id()
+            ref = await self._running_backend().create(SessionSpec(session_id))
+        except BaseException:
+            self._table.release()
+            raise
+        session = Session(
+            id=session_id,
+            owner=owner,
+            conversation=conversation,
+            ref=ref,
+            history=deque(maxlen=self.settings.history_entries),
+        )
+        self._table.add(session, own=own)
+        self.bus.publish(SessionOpened(session_id=session.id, owner=owner, seconds=time.monotonic() - began))
+        return session
+
+    async def _end(self, session: Session, reason: EndReason) -> None:
+        if self._table.remove(session, reason):
+            self._say_closed(session, reason)
+        await self._running_backend().close(session.ref)
+
+    def _say_closed(self, session: Session, reason: EndReason) -> None:
+        age = time.time() - session.created_at
+        self.bus.publish(SessionClosed(session_id=session.id, owner=session.owner, reason=reason, age=max(0.0, age)))
+
+    async def _sweep_on(self) -> None:
+        while True:
+            await asyncio.sleep(min(SWEEP_EVERY, self.settings.session_ttl / 4))
+            try:
+                await self._sweep()
+            except ExecutorError as error:
+                self.bus.publish(Fault(where="sweep", detail=str(error)))
+
+    async def _sweep(self) -> None:
+        oldest = time.monotonic() - self.settings.session_ttl
+        for session in self._table.all():
+            if session.busy:
+                continue
+            if not self._running_backend().alive(session.ref):
+                await self._end(session, "failed")
+            elif session.touched < oldest:
+                await self._end(session, "expired")
+
+    # Inside: executions
+
+    async def _submit(
+        self,
+        code: str,
+        language: str,
+        owner: str,
+        conversation: str | None,
+        session_id: str | None,
+        timeout: float | None,
+    ) -> tuple[Session, Run]:
+        kind = self._check_language(language)
+        self._check_code(code)
+        seconds = self._check_timeout(timeout)
+        if session_id is not None:
+            session = self._find(session_id, owner, conversation)
+        elif conversation is not None:
+            session = await self._own_session(owner, conversation)
+        else:
+            session = await self._create(owner, None, own=False)
+        run = Run(id=new_id(), language=kind, code=code, timeout=seconds)
+        session.add_run(run)
+        session.waiting += 1
+        run.task = self._own(self._run(session, run))
+        return session, run
+
+    async def _run(self, session: Session, run: Run) -> ExecutionResult:
+        """The whole life of one execution; a task of ours, whoever waits for it."""
+        started = time.time()
+        try:
+            try:
+                violations = await self._violations(run)
+                await session.turn.acquire()
+            finally:
+                session.waiting -= 1
+            session.running = run
+            try:
+                queued = time.monotonic() - run.queued_at
+                self.bus.publish(
+                    ExecutionStarted(
+                        session_id=session.id,
+                        owner=session.owner,
+                        execution_id=run.id,
+                        language=run.language,
+                        code=run.code,
+                        queued=queued,
+                    )
+                )
+                started = time.time()
+                finished = self._blocked(session, run, violations) or await self._carry_out(session, run)
+            finally:
+                session.running = None
+                session.turn.release()
+        except asyncio.CancelledError:
+            # only `_stop_run` cancels, and only what still waits for its turn
+            finished = Finished(self._result(session, run, "interrupted", "It was interrupted before it began."))
+        except ExecutorError as error:
+            finished = Finished(self._result(session, run, "lost", str(error)))
+        if session.notices:
+            notices = (*session.notices, *finished.result.notices)
+            session.notices.clear()
+            finished = Finished(_with_notices(finished.result, notices), finished.limits, finished.replaced)
+        run.finished = finished
+        run.started.set()
+        session.executions += 1
+        session.touch()
+        session.remember(run, finished.result, started)
+        self._say_finished(session, finished)
+        return finished.result
+
+    async def _carry_out(self, session: Session, run: Run) -> Finished:
+        backend = self._running_backend()
+        await backend.start(session.ref, run.language, run.code, run.id, run.timeout)
+        run.started.set()
+        async for event in backend.attach(session.ref, run.id):
+            if isinstance(event, Finished):
+                return event
+        raise BackendFailed("The execution ended without a result; what it did is unknown.")
+
+    async def _violations(self, run: Run) -> tuple[Violation, ...]:
+        level = self.policy_level
+        if level == "off":
+            return ()
+        if len(run.code) <= QUICK_POLICY:
+            return policy.check(run.code, run.language, level)
+        return await asyncio.to_thread(policy.check, run.code, run.language, level)
+
+    def _blocked(self, session: Session, run: Run, violations: tuple[Violation, ...]) -> Finished | None:
+        if not violations:
+            return None
+        return Finished(
+            ExecutionResult(
+                status="blocked",
+                session_id=session.id,
+                execution_id=run.id,
+                language=run.language,
+                return_code=1,
+                violations=violations,
+                notices=("Nothing was run: the code was refused by the rules named here.",),
+            )
+        )
+
+    def _result(self, session: Session, run: Run, status: Literal["interrupted", "lost"], why: str) -> ExecutionResult:
+        return ExecutionResult(
+            status=status, session_id=session.id, execution_id=run.id, language=run.language, notices=(why,)
+        )
+
+    def _stop_run(self, session: Session, run: Run) -> None:
+        if run.finished is not None or run.task is None:
+            return
+        if session.running is run:
+            self._own(self._interrupt(session, run))
+        else:
+            run.task.cancel()
+
+    async def _interrupt(self, session: Session, run: Run) -> None:
+        await run.started.wait()
+        await self._running_backend().interrupt(session.ref, run.id)
+
+    def _say_finished(self, session: Session, finished: Finished) -> None:
+        result = finished.result
+        pictures = [output.picture for output in result.outputs if output.picture]
+        for violation in result.violations:
+            self.bus.publish(
+                ViolationFound(
+                    session_id=session.id,
+                    owner=session.owner,
+                    execution_id=result.execution_id,
+                    language=result.language,
+                    violation=violation,
+                )
+            )
+        if finished.replaced is not None:
+            self.bus.publish(
+                WorkerReplaced(
+                    session_id=session.id, owner=session.owner, language=result.language, cause=finished.replaced
+                )
+            )
+        self.bus.publish(
+            ExecutionFinished(
+                session_id=session.id,
+                owner=session.owner,
+                execution_id=result.execution_id,
+                language=result.language,
+                status=result.status,
+                seconds=result.execution_time,
+                return_code=result.return_code,
+                stdout_chars=len(result.stdout),
+                stderr_chars=len(result.stderr),
+                truncated=result.truncated,
+                pictures=len(pictures),
+                picture_chars=sum(len(picture.data) for picture in pictures),
+                files=len(result.files),
+                limits=finished.limits,
+            )
+        )
+
+    def _own(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, ExecutorError):
+            self.bus.publish(Fault(where="executor", detail=f"{type(error).__name__}: {error}"))
+
+    # Inside: requests
+
+    def _check_language(self, language: str) -> Language:
+        for known in LANGUAGES:
+            if language == known:
+                return known
+        raise InvalidRequest(f"Unknown language {str(language)[:40]!r}. Use one of {', '.join(LANGUAGES)}.")
+
+    def _check_code(self, code: str) -> None:
+        if not isinstance(code, str) or not code.strip():
+            raise InvalidRequest("The code is empty. Give the code to run as text.")
+        try:
+            size = len(code.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(
+                f"The code has half of a character (a lone surrogate) at position {error.start}. Write it as an escape."
+            ) from None
+        if size > self.settings.max_code_bytes:
+            raise InvalidRequest(
+                f"The code has {size:,} bytes, at most {self.settings.max_code_bytes:,} are allowed. "
+                "Upload data as a file and read it from the code."
+            )
+        if (position := code.find("\0")) >= 0:
+            raise InvalidRequest(
+                f"The code has a NUL byte at position {position}. Write it as an escape, such as \\x00."
+            )
+
+    def _check_timeout(self, timeout: float | None) -> float:
+        longest = self.settings.max_execution_timeout
+        if timeout is None:
+            return self.settings.execution_timeout
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= longest:
+            raise InvalidRequest(
+                f"timeout={str(timeout)[:40]!r}: give seconds over 0 and up to {longest:g}, or leave it out for "
+                f"{self.settings.execution_timeout:g}."
+            )
+        return float(timeout)
+
+
+def _with_notices(result: ExecutionResult, notices: tuple[str, ...]) -> ExecutionResult:
+    return replace(result, notices=notices)
+
+
+async def collect(chunks: AsyncIterable[bytes]) -> bytes:
+    """All bytes of a file that is known to be small."""
+    return b"".join([data async for data in chunks])
