@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -195,11 +195,11 @@ class Bus:
     Publishing never waits and never raises: where a subscriber is too slow its events are dropped and counted in
     `dropped`, where it raises the error is counted in `failed` and the next event is tried.
 
-    A subscriber sees its events in the order of publication and at most about `linger` seconds late: its thread lets
-    events gather that long and takes them in one go, because waking a thread costs more than most deliveries.
+    A subscriber sees its events in the order of publication and about `linger` seconds late: its thread lets events
+    gather that long and takes them in one go, because waking a thread costs more than most deliveries.
     """
 
-    def __init__(self, *, capacity: int = 10_000, linger: float = 0.02) -> None:
+    def __init__(self, *, capacity: int = 10_000, linger: float = 0.1) -> None:
         self._capacity = capacity
         self._linger = linger
         self._lock = threading.Lock()
@@ -218,8 +218,8 @@ class Bus:
         def unsubscribe() -> None:
             with self._lock:
                 self._feeds = tuple(other for other in self._feeds if other is not feed)
-            feed.closed.set()
-            feed.wake.set()
+            feed.hurry.set()
+            feed.waiting.put(None)
             if thread is not threading.current_thread():
                 thread.join(timeout=5)
 
@@ -228,14 +228,11 @@ class Bus:
     def publish(self, event: Event) -> None:
         """Hand `event` to every subscriber; safe from any thread."""
         for feed in self._feeds:
-            if len(feed.pending) >= self._capacity:
+            if feed.waiting.qsize() < self._capacity:
+                feed.waiting.put(event)
+            else:
                 with self._lock:
                     self.dropped += 1
-                continue
-            feed.pending.append(event)
-            # append before the look: whoever clears `wake` reads `pending` only after that
-            if not feed.wake.is_set():
-                feed.wake.set()
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until all that was published so far is delivered; False where `timeout` seconds were not enough.
@@ -245,35 +242,40 @@ class Bus:
         deadline = time.monotonic() + timeout
         for feed in self._feeds:
             done = threading.Event()
-            feed.pending.append(done)
-            feed.wake.set()
+            feed.waiting.put(done)
             if not done.wait(max(0.0, deadline - time.monotonic())):
                 return False
         return True
 
     def _deliver(self, feed: _Feed) -> None:
-        while not (feed.closed.is_set() and not feed.pending):
-            feed.wake.wait()
-            feed.closed.wait(self._linger)
-            feed.wake.clear()
-            while feed.pending:
-                event = feed.pending.popleft()
-                if isinstance(event, threading.Event):
-                    event.set()
-                    continue
-                try:
-                    feed.subscriber(event)
-                except Exception:
-                    # the one broad except: a listener must not be able to hurt what it listens to
-                    with self._lock:
-                        self.failed += 1
+        idle = True
+        while True:
+            try:
+                event = feed.waiting.get(block=idle)
+            except queue.Empty:
+                idle = True
+                continue
+            if idle:
+                feed.hurry.wait(self._linger)
+                idle = False
+            if event is None:
+                return
+            if isinstance(event, threading.Event):
+                event.set()
+                continue
+            try:
+                feed.subscriber(event)
+            except Exception:
+                # the one broad except: a listener must not be able to hurt what it listens to
+                with self._lock:
+                    self.failed += 1
 
 
 @dataclass(eq=False, slots=True)
 class _Feed:
-    """What waits for one subscriber; a `threading.Event` among the events marks how far a `flush` waits."""
+    """What waits for one subscriber. Among the events, a `threading.Event` marks how far a `flush` waits, and None the
+    end; `hurry` ends the gathering."""
 
     subscriber: Subscriber
-    pending: deque[Event | threading.Event] = field(default_factory=deque)
-    wake: threading.Event = field(default_factory=threading.Event)
-    closed: threading.Event = field(default_factory=threading.Event)
+    waiting: queue.SimpleQueue[Event | threading.Event | None] = field(default_factory=queue.SimpleQueue)
+    hurry: threading.Event = field(default_factory=threading.Event)
