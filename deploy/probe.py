@@ -59,3 +59,15 @@ def healthz(address: str, access: Access | None, *, timeout: float = 20.0) -> He
     except ValueError:
         data = {}
     return Health(status=response.status_code, data=data if isinstance(data, dict) else {})
+
+
+def anonymous_status(url: str, *, timeout: float = 20.0) -> int:
+    """The HTTP status that `url` gives to somebody without a token, 0 for no answer; a stream is not read."""
+    try:
+        with (
+            httpx2.Client(timeout=timeout, follow_redirects=False) as client,
+            client.stream("GET", url, headers={"Accept": "text/event-stream, application/json, text/html"}) as response,
+        ):
+            return response.status_code
+    except httpx2.HTTPError:
+        return 0

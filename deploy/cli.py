@@ -1,0 +1,402 @@
+"""The command line: `python -m deploy <command>`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from deploy import doctor as doctors
+from deploy.apply import apply, survey, verified_private
+from deploy.bundle import PROJECT, Bundle, collect
+from deploy.config import Target, address_of
+from deploy.errors import DeployError, Exit
+from deploy.hardware import about
+from deploy.hub import Hub, Pace
+from deploy.librechat import blocks, write_override
+from deploy.probe import Access
+from deploy.requirements import resolve, sdk_version
+from deploy.rollback import rollback
+from deploy.smoke import Smoke
+from deploy.state import build_of
+from deploy.tokens import READ, Account, deploy_token, may_deploy, read_token
+from deploy.wait import wait_for_build, wake
+
+KEEP_AWAKE = 12 * 3600
+
+
+def say(line: str) -> None:
+    """One line of progress, at once."""
+    print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """One line that the user should not miss."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Context:
+    """What the commands share: arguments, environment, and the Hub once somebody needs it."""
+
+    args: argparse.Namespace
+    environ: Mapping[str, str]
+    pace: Pace
+
+    @cached_property
+    def _wanted(self) -> Target:
+        path = Path(self.args.config)
+        flags = {"space": self.args.space, "hardware": self.args.hardware}
+        return Target.load(path if path.exists() or self.args.config != "deploy.toml" else None, self.environ, **flags)
+
+    @cached_property
+    def hub(self) -> Hub:
+        """The Hub, with the token that may write."""
+        token = deploy_token(self.environ)
+        return Hub(endpoint=constants.ENDPOINT, token=token, hardware=self._wanted.hardware, pace=self.pace)
+
+    @cached_property
+    def account(self) -> Account:
+        """Whose token it is."""
+        return self.hub.whoami()
+
+    @cached_property
+    def target(self) -> Target:
+        """What is wanted, with the owner filled in."""
+        return self._wanted if "/" in self._wanted.space else self._wanted.owned_by(self.account.name)
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The files of the tree at hand."""
+        return collect(self.target, project=PROJECT)
+
+    @cached_property
+    def access(self) -> Access:
+        """The read-only token for the Space's own address; without one the deploy token, in the stripped header."""
+        key = self.environ.get("ACCESS_KEY", "").strip()
+        if token := read_token(self.environ):
+            stripped = getattr(self.args, "auth_header", "Authorization") == "X-HF-Authorization"
+            return Access(token=token, stripped=stripped, access_key=key)
+        return Access(token=deploy_token(self.environ), stripped=True, access_key=key)
+
+    def address(self) -> str:
+        """The Space's address, from the Hub."""
+        return address_of(verified_private(self.hub, self.target.space).host, self.hub.endpoint, self.target.space)
+
+    def check_read_token(self) -> None:
+        """Warn where LibreChat's token could do more than it has to."""
+        token = read_token(self.environ)
+        if not token:
+            warn(
+                f"{READ} is not set: trying with the deploy token instead. Make a read-only token (best: fine-grained, "
+                "read access to this Space alone) for LibreChat, and set it to try exactly that one."
+            )
+            return
+        reader = Hub(endpoint=self.hub.endpoint, token=token, pace=self.pace).whoami()
+        if reader.may_write is not False:
+            warn(
+                f"{READ} is a token that may write (role {reader.role}). LibreChat needs to read only: make a "
+                "read-only one and use that in LibreChat's .env."
+            )
+
+    def allow_weak(self) -> bool:
+        """Whether the target lets code run in a weak sandbox."""
+        return self.target.variables.get("ALLOW_WEAK_SANDBOX", "0").lower() in ("1", "true", "yes", "on")
+
+
+def plan(c: Context) -> Exit:
+    """Show what apply would do, what others changed, and what the hardware costs."""
+    state, todo = survey(c.hub, c.target, c.bundle)
+    say(f"{c.target.space} at build {c.bundle.build_id}, {len(c.bundle.files)} files, {c.bundle.size} bytes")
+    price = c.hub.price(c.target.hardware)
+    say(about(c.target.hardware) + (f"\nThe Hub's price now: {price}." if price else ""))
+    for sentence in todo.drift:
+        say(f"drift: {sentence}")
+    if state.exists and not state.ours:
+        say("drift: the Space has files that this tool did not put there; apply would stop (see --adopt)")
+    for change in todo.changes:
+        say(f"  {change}")
+    say(f"{len(todo.changes)} changes" if todo.changes else "Nothing to change.")
+    return Exit.OK
+
+
+def apply_(c: Context) -> Exit:
+    """Create or update the Space, wait for it, try it, and print what LibreChat needs."""
+    may_deploy(c.account, c.target.space.partition("/")[0])
+    bundle = c.bundle
+    _resolve(c)
+    done = apply(c.hub, c.target, bundle, say=say, adopt=c.args.adopt, make_private=c.args.make_private)
+    for sentence in done.plan.drift:
+        say(f"drift: {sentence}")
+    if not done.plan.changes:
+        say(f"Nothing to change: {done.space} has build {done.build_id}.")
+    if not c.args.no_wait:
+        wait_for_build(c.hub, done.space, done.address, c.access, build_id=done.build_id, say=say)
+        if not c.args.no_smoke and (code := _smoke(c, done.address, done.build_id)) is not Exit.OK:
+            return code
+    say("")
+    say(_blocks(c, done.address))
+    return Exit.OK
+
+
+def status(c: Context) -> Exit:
+    """What runs where, in a few lines."""
+    info = verified_private(c.hub, c.target.space)
+    runtime = c.hub.runtime(c.target.space)
+    commits = c.hub.commits(c.target.space)
+    hardware = runtime.get("hardware") or {}
+    say(f"space     {c.target.space} (private)")
+    say(f"address   {address_of(info.host, c.hub.endpoint, c.target.space)}")
+    say(f"stage     {runtime.get('stage')}")
+    say(f"hardware  {hardware.get('current') or '-'} (asked for {hardware.get('requested') or '-'})")
+    say(f"sleeps    {_sleep_words(runtime.get('gcTimeout'))}")
+    say(f"build     {next((b for x in commits if (b := build_of(x.title))), 'none of ours')}")
+    say(f"here      {c.bundle.build_id}")
+    return Exit.OK
+
+
+def logs(c: Context) -> Exit:
+    """Print the run log, or with --build the build log."""
+    for line in c.hub.logs(c.target.space, build=c.args.build, follow=c.args.follow):
+        say(line)
+    return Exit.OK
+
+
+def wait(c: Context) -> Exit:
+    """Wait until the build on the Hub answers."""
+    build = next((b for x in c.hub.commits(c.target.space) if (b := build_of(x.title))), "")
+    if not build:
+        raise DeployError(f"{c.target.space} has no build of this tool; run apply.", Exit.MISSING)
+    wait_for_build(c.hub, c.target.space, c.address(), c.access, build_id=build, say=say)
+    return Exit.OK
+
+
+def smoke(c: Context) -> Exit:
+    """Try the Space, or any address given with --address, as LibreChat would use it."""
+    if c.args.address:
+        token = read_token(c.environ)
+        access = Access(token=token, access_key=c.environ.get("ACCESS_KEY", "")) if token else None
+        return _report(c, c.args.address.rstrip("/"), access, "")
+    return _smoke(c, c.address(), "")
+
+
+def wake_(c: Context) -> Exit:
+    """Wake the Space and say how long it took; with --every do so for ever, which keeps it awake."""
+    address = c.address()
+    while True:
+        took = wake(address, c.access, timeout=c.args.timeout, sleep=c.pace.sleep, say=say)
+        say(f"{address} answers after {took:.1f} s")
+        if not c.args.every:
+            return Exit.OK
+        c.pace.sleep(c.args.every)
+
+
+def librechat(c: Context) -> Exit:
+    """Print what LibreChat needs: yaml and env blocks, or with --write a compose override with its proxy."""
+    address = c.args.address or c.address()
+    if c.args.write:
+        base = c.args.public_base_url or "http://localhost:7861"
+        for path in write_override(Path(c.args.write), address=address, public_base_url=base):
+            say(f"wrote {path}")
+        say(f"Set PUBLIC_BASE_URL = {base!r} under [variables] in deploy.toml and run apply.")
+    say(_blocks(c, address))
+    return Exit.OK
+
+
+def doctor(c: Context) -> Exit:
+    """Examine the live Space and explain what is wrong."""
+    c.check_read_token()
+    finding = doctors.examine(
+        c.hub, c.target, c.access, own_token=bool(read_token(c.environ)), build_id=c.bundle.build_id, say=say
+    )
+    say(finding.sentence)
+    if finding.code is Exit.OK:
+        say("Not covered by any test of the project, so please look yourself:")
+        for thing in doctors.UNTRIED:
+            say(f"  - {thing}")
+    return finding.code
+
+
+def rollback_(c: Context) -> Exit:
+    """Bring back the build before, or --to another one, and wait for it."""
+    may_deploy(c.account, c.target.space.partition("/")[0])
+    back = rollback(c.hub, c.target.space, to=c.args.to, say=say)
+    if not c.args.no_wait:
+        wait_for_build(c.hub, back.space, back.address, c.access, build_id=back.build_id, say=say)
+    return Exit.OK
+
+
+def restart(c: Context) -> Exit:
+    """Restart the Space, or with --rebuild build it from nothing."""
+    c.hub.restart(c.target.space, rebuild=c.args.rebuild)
+    say(f"{c.target.space} restarts; `python -m deploy wait` tells when it answers.")
+    return Exit.OK
+
+
+def pause(c: Context) -> Exit:
+    """Stop the Space until `restart`."""
+    c.hub.pause(c.target.space)
+    say(f"{c.target.space} is paused; sessions are gone. `python -m deploy restart` brings it back.")
+    return Exit.OK
+
+
+def destroy(c: Context) -> Exit:
+    """Delete the Space for good, after its name was typed."""
+    space = c.target.space
+    if c.hub.info(space) is None:
+        say(f"There is no {space}.")
+        return Exit.OK
+    typed = c.args.yes_delete or _ask(f"This deletes {space}, its history, secrets and sessions for good.\nIts name: ")
+    if typed != space:
+        raise DeployError(f"Not deleted: that is not {space}.", Exit.USAGE)
+    c.hub.destroy(space)
+    say(f"{space} is deleted.")
+    return Exit.OK
+
+
+def _resolve(c: Context) -> None:
+    sdk = sdk_version(PROJECT / "pyproject.toml")
+    if c.args.no_resolve:
+        warn("--no-resolve: whether the Space's builder can install this set was not tried.")
+        return
+    say("Resolving the packages as the Space's builder will")
+    found = resolve(
+        c.bundle.files["requirements.txt"].decode(),
+        sdk=sdk,
+        python_version=c.target.python_version,
+        zero_gpu=c.target.zero_gpu,
+    )
+    say(f"  {len(found.packages)} packages{f', {found.note}' if found.note else ''}")
+
+
+def _smoke(c: Context, address: str, build_id: str) -> Exit:
+    c.check_read_token()
+    return _report(c, address, c.access, build_id)
+
+
+def _report(c: Context, address: str, access: Access | None, build_id: str) -> Exit:
+    report = asyncio.run(Smoke(address, access, build_id=build_id, say=say, allow_weak=c.allow_weak()).run())
+    if report.ok:
+        say(f"{len(report.checks)} checks passed, sandbox {report.level}.")
+        return Exit.OK
+    failed = [check.name for check in report.checks if not check.ok]
+    say(f"Failed: {'; '.join(failed)}. Run `python -m deploy doctor` and `python -m deploy logs` to learn why.")
+    return Exit.WEAK_SANDBOX if report.level == "weak" else Exit.SMOKE
+
+
+def _blocks(c: Context, address: str) -> str:
+    return blocks(
+        address,
+        transport=c.args.transport,
+        version=c.args.librechat_version,
+        auth_header=c.args.auth_header,
+        access_key="ACCESS_KEY" in c.target.secrets or bool(c.environ.get("ACCESS_KEY")),
+        whole_file=c.args.whole_file,
+    )
+
+
+def _sleep_words(seconds: object) -> str:
+    if isinstance(seconds, (int, float)) and seconds > 0:
+        return f"after {seconds / 3600:g} hours without a visit"
+    return "never" if seconds == -1 else "as the hardware has it"
+
+
+def _ask(question: str) -> str:
+    try:
+        return input(question).strip()
+    except EOFError:
+        return ""
+
+
+COMMANDS: dict[str, Callable[[Context], Exit]] = {
+    "plan": plan,
+    "apply": apply_,
+    "status": status,
+    "logs": logs,
+    "wait": wait,
+    "smoke": smoke,
+    "wake": wake_,
+    "librechat": librechat,
+    "doctor": doctor,
+    "rollback": rollback_,
+    "restart": restart,
+    "pause": pause,
+    "destroy": destroy,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of every command."""
+    whole = argparse.ArgumentParser(
+        prog="python -m deploy",
+        description="Put the code interpreter on a private Hugging Face Space. Tokens come from the environment "
+        f"(HF_TOKEN may write, {READ} may only read), never from the command line.",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", default="deploy.toml", help="settings file (default: deploy.toml, if there)")
+    common.add_argument("--space", help="name or owner/name of the Space")
+    common.add_argument("--hardware", help="such as cpu-basic, or zero-a10g for a free account")
+    block = argparse.ArgumentParser(add_help=False)
+    block.add_argument("--transport", choices=("sse", "streamable-http"), default="sse", help="for librechat.yaml")
+    block.add_argument("--librechat-version", default="0.8.8", help="your LibreChat's version")
+    block.add_argument(
+        "--auth-header",
+        choices=("Authorization", "X-HF-Authorization"),
+        default="Authorization",
+        help="X-HF-Authorization is taken off by Hugging Face's proxy, so that the app never sees the token",
+    )
+    block.add_argument("--whole-file", action="store_true", help="begin with the version line that a new file needs")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="command")
+    shared = {"apply": [common, block], "librechat": [common, block], "doctor": [common], "smoke": [common]}
+    made = {
+        name: commands.add_parser(name, help=_first(act), description=act.__doc__, parents=shared.get(name, [common]))
+        for name, act in COMMANDS.items()
+    }
+    made["apply"].add_argument("--adopt", action="store_true", help="replace the files of a Space that others filled")
+    made["apply"].add_argument("--make-private", action="store_true", help="take over a public Space of yours")
+    made["apply"].add_argument("--no-resolve", action="store_true", help="do not try the builder's pip call first")
+    made["apply"].add_argument("--no-smoke", action="store_true", help="do not try the Space afterwards")
+    for name in ("apply", "rollback"):
+        made[name].add_argument("--no-wait", action="store_true", help="do not wait until the build answers")
+    made["logs"].add_argument("--build", action="store_true", help="the build log instead of the run log")
+    made["logs"].add_argument("--follow", action="store_true", help="go on until Ctrl+C")
+    made["smoke"].add_argument("--address", help="any address instead of the Space's, e.g. http://127.0.0.1:7860")
+    made["wake"].add_argument("--timeout", type=float, default=600.0, help="seconds to knock (default: 600)")
+    made["wake"].add_argument("--every", type=float, default=0.0, help="knock again every so many seconds, for ever")
+    made["librechat"].add_argument("--address", help="any address instead of the Space's")
+    made["librechat"].add_argument("--write", metavar="FOLDER", help="LibreChat's folder, for the compose override")
+    made["librechat"].add_argument("--public-base-url", help="address of the proxy for signed links")
+    made["rollback"].add_argument("--to", default="", metavar="BUILD", help="first digits of a build (default: before)")
+    made["restart"].add_argument("--rebuild", action="store_true", help="from nothing, without cached packages")
+    made["destroy"].add_argument("--yes-delete", metavar="OWNER/NAME", help="the name, instead of being asked for it")
+    return whole
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None, pace: Pace | None = None) -> int:
+    """Run one command; returns its exit code."""
+    args = parser().parse_args(argv)
+    context = Context(args, os.environ if environ is None else environ, pace or Pace(sleep=time.sleep))
+    try:
+        return int(COMMANDS[args.command](context))
+    except DeployError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return int(error.code)
+    except KeyboardInterrupt:
+        print(
+            "\nStopped. What was done stays, nothing is half done; the same command again completes it.",
+            file=sys.stderr,
+            flush=True,
+        )
+        return int(Exit.INTERRUPTED)
+
+
+def _first(act: Callable[[Context], Exit]) -> str:
+    return (act.__doc__ or "").split(".")[0]

@@ -1,0 +1,323 @@
+"""The smoke test: what a user will do in the first minute, done over real MCP clients against any address."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from statistics import median
+from typing import Any
+
+from mcp import ClientSession
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.types import CallToolResult, CancelledNotification, CancelledNotificationParams, ClientNotification
+
+from deploy.probe import Access, anonymous_status, healthz
+from space.librechat import PATHS, Transport
+
+TOOLS = {
+    "execute_python_code",
+    "execute_javascript_code",
+    "execute_bash_command",
+    "create_execution_session",
+    "list_execution_sessions",
+    "get_execution_history",
+    "get_system_info",
+}
+"""The tools that LibreChat users have in their instructions."""
+
+CALL_TIMEOUT = 60.0
+"""Seconds that one call may take."""
+LATENCY_CALLS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing tried: whether it worked, what was seen, and the seconds that it took."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        seen = f": {self.detail}" if self.detail else ""
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.name} ({self.seconds:.2f} s){seen}"
+
+
+@dataclass(slots=True)
+class Report:
+    """The checks in their order; `level` is how well the sandbox holds, as the Space itself says."""
+
+    checks: list[Check] = field(default_factory=list)
+    level: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything worked."""
+        return all(check.ok for check in self.checks)
+
+
+class Wrong(Exception):
+    """What was seen instead of what should have been."""
+
+
+class Smoke:
+    """One run against `address`; every check is told to `say` as soon as it is done."""
+
+    def __init__(
+        self,
+        address: str,
+        access: Access | None,
+        *,
+        build_id: str = "",
+        say: Callable[[str], None],
+        allow_weak: bool = False,
+        transports: tuple[Transport, ...] = ("sse", "streamable-http"),
+    ) -> None:
+        self._address, self._access, self._build_id, self._say = address, access, build_id, say
+        self._transports = transports
+        self._allow_weak = allow_weak
+        self._run = secrets.token_hex(6)
+        self._report = Report()
+
+    async def run(self) -> Report:
+        """Try everything; a check that fails does not keep the others from being tried."""
+        await self._check("a request without a token is refused", self._anonymous)
+        if not await self._check("healthy, and the right build", self._healthy):
+            return self._report
+        for transport in self._transports:
+            try:
+                async with self._session(transport) as session:
+                    await self._over(transport, session)
+            except Exception as error:
+                self._note(Check(name=f"{transport}: connect", ok=False, detail=_innermost(error)))
+            cancel = partial(self._cancel, transport)
+            await self._check(f"{transport}: cancel ends the code, the session lives", cancel)
+        return self._report
+
+    async def _over(self, transport: Transport, session: ClientSession) -> None:
+        started = time.monotonic()
+        try:
+            hello = await session.initialize()
+        except Exception as error:
+            self._note(Check(name=f"{transport}: initialize", ok=False, detail=_innermost(error)))
+            return
+        detail = f"{hello.serverInfo.name} {hello.serverInfo.version}"
+        self._note(Check(name=f"{transport}: initialize", ok=True, detail=detail, seconds=time.monotonic() - started))
+        call = _caller(session)
+        made: dict[str, Any] = {}
+
+        async def tools() -> str:
+            names = {tool.name for tool in (await session.list_tools()).tools}
+            if missing := sorted(TOOLS - names):
+                raise Wrong(f"missing: {', '.join(missing)}")
+            return f"{len(names)} tools"
+
+        async def python() -> str:
+            first = await call("execute_python_code", code="answer = 6 * 7\nprint(answer)")
+            made["session_id"] = _data(first)["session_id"]
+            _expect("42", _data(first)["stdout"].strip())
+            again = await call("execute_python_code", code="print(answer + 1)", session_id=made["session_id"])
+            _expect("43", _data(again)["stdout"].strip())
+            return "variables last over two calls"
+
+        async def javascript() -> str:
+            sid = made.get("session_id")
+            await call("execute_javascript_code", code="const n = [1, 2, 3].length", session_id=sid)
+            said = await call("execute_javascript_code", code="console.log(n * 2)", session_id=sid)
+            _expect("6", _data(said)["stdout"].strip())
+            return "variables last over two calls"
+
+        async def bash() -> str:
+            sid = made.get("session_id")
+            await call("execute_bash_command", command="export SMOKE=seven", session_id=sid)
+            said = await call("execute_bash_command", command="echo $SMOKE", session_id=sid)
+            _expect("seven", _data(said)["stdout"].strip())
+            return "variables last over two calls"
+
+        async def plot() -> str:
+            code = "import matplotlib.pyplot as plt\nplt.plot([1, 4, 9]); plt.title('smoke'); plt.show()"
+            result = await call("execute_python_code", code=code, session_id=made.get("session_id"))
+            pictures = [block for block in result.content if block.type == "image"]
+            if not pictures:
+                raise Wrong(f"no picture came back: {_text(result)[:300]}")
+            data = base64.b64decode(pictures[0].data)
+            if not data.startswith((b"\x89PNG", b"RIFF", b"\xff\xd8")):
+                raise Wrong(f"{pictures[0].mimeType} is no picture")
+            return f"{pictures[0].mimeType}, {len(data)} bytes"
+
+        async def files() -> str:
+            sid, content = made.get("session_id"), secrets.token_bytes(3000)
+            await call(
+                "upload_file",
+                path="up.bin",
+                content=base64.b64encode(content).decode(),
+                encoding="base64",
+                session_id=sid,
+            )
+            await call("execute_bash_command", command="cp up.bin down.bin && wc -c < down.bin", session_id=sid)
+            back = _data(await call("download_file", path="down.bin", encoding="base64", session_id=sid))
+            if base64.b64decode(back["content"]) != content:
+                raise Wrong("the bytes that came back are not those that went up")
+            return f"{len(content)} bytes up and down"
+
+        async def sandbox() -> str:
+            info = _data(await call("get_system_info"))
+            self._report.level = str(info.get("sandbox", {}).get("level", ""))
+            if self._report.level not in ("full", "strong") and not self._allow_weak:
+                layers = info.get("sandbox", {}).get("layers", {})
+                off = [f"{name}: {layer.get('why')}" for name, layer in layers.items() if not layer.get("on")]
+                raise Wrong(f"level {self._report.level or 'unknown'}; {'; '.join(off)}")
+            return f"level {self._report.level}"
+
+        async def latency() -> str:
+            times = []
+            for _ in range(LATENCY_CALLS):
+                begun = time.monotonic()
+                await call("execute_python_code", code="1+1", session_id=made.get("session_id"))
+                times.append((time.monotonic() - begun) * 1000)
+            return f"p50 {median(times):.1f} ms, slowest of {len(times)} {max(times):.1f} ms"
+
+        async def close() -> str:
+            await call("close_execution_session", session_id=made.get("session_id"))
+            return ""
+
+        steps: list[tuple[str, Callable[[], Awaitable[str]]]] = [
+            ("tools", tools),
+            ("python", python),
+            ("javascript", javascript),
+            ("bash", bash),
+            ("a plot comes back", plot),
+            ("a file up and down", files),
+            ("sandbox", sandbox),
+            ("latency", latency),
+            ("close the session", close),
+        ]
+        for name, step in steps:
+            await self._check(f"{transport}: {name}", step)
+
+    async def _anonymous(self) -> str:
+        if self._access is None:
+            return "skipped: no token was given, so this address is taken for an open one"
+        seen = []
+        for path in ("/healthz", PATHS["sse"], PATHS["streamable-http"], "/"):
+            status = await asyncio.to_thread(anonymous_status, self._address + path)
+            if status == 0:
+                raise Wrong(f"{path} gave no answer at all")
+            if status not in (401, 403, 404):
+                raise Wrong(
+                    f"{path} answered {status} without a token: the Space is not private. Set it to private in its "
+                    "settings, or run apply, at once"
+                )
+            seen.append(str(status))
+        return ", ".join(dict.fromkeys(seen))
+
+    async def _healthy(self) -> str:
+        health = await asyncio.to_thread(healthz, self._address, self._access)
+        if not health.ok:
+            raise Wrong(f"/healthz answered {health.status or health.reason} with the token")
+        if self._build_id and health.build_id != self._build_id:
+            raise Wrong(f"build {health.build_id or 'unknown'} answers, not {self._build_id}")
+        return f"build {health.build_id}" if health.build_id else "no build id: not a deployed bundle"
+
+    async def _cancel(self, transport: Transport) -> str:
+        async with self._session(transport) as session:
+            await session.initialize()
+            call = _caller(session)
+            # requests are numbered from 0, which was initialize
+            long = asyncio.create_task(call("execute_python_code", code="import time\nkept = 5\ntime.sleep(50)"))
+            await asyncio.sleep(1.5)
+            await session.send_notification(
+                ClientNotification(CancelledNotification(params=CancelledNotificationParams(requestId=1)))
+            )
+            begun = time.monotonic()
+            done, _ = await asyncio.wait({long}, timeout=1)
+            async with self._session(transport) as other:
+                await other.initialize()
+                result = await _caller(other)("execute_python_code", code="print(kept)", timeout=10)
+            waited = time.monotonic() - begun
+            long.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await long
+            _expect("5", _data(result)["stdout"].strip())
+            if waited > 20:
+                raise Wrong(f"the next call waited {waited:.0f} s for code that was cancelled")
+            return f"free again after {waited:.1f} s{'' if done else ', cancelled without an answer'}"
+
+    @asynccontextmanager
+    async def _session(self, transport: Transport) -> AsyncIterator[ClientSession]:
+        url = self._address + PATHS[transport]
+        # a conversation of its own, so that one session serves the calls that name none
+        headers = {"X-User-Id": "deploy-smoke", "X-Conversation-Id": self._conversation(transport)}
+        headers |= self._access.headers if self._access else {}
+        if transport == "sse":
+            async with (
+                sse_client(url, headers=headers, timeout=30) as (read, write),
+                ClientSession(read, write, timedelta(seconds=CALL_TIMEOUT)) as session,
+            ):
+                yield session
+        else:
+            async with (
+                create_mcp_http_client(headers=headers) as client,
+                streamable_http_client(url, http_client=client) as (read, write, _),
+                ClientSession(read, write, timedelta(seconds=CALL_TIMEOUT)) as session,
+            ):
+                yield session
+
+    def _conversation(self, transport: Transport) -> str:
+        return f"smoke-{transport}-{self._run}"
+
+    async def _check(self, name: str, step: Callable[[], Awaitable[str]]) -> bool:
+        started = time.monotonic()
+        try:
+            detail, ok = await asyncio.wait_for(step(), CALL_TIMEOUT * 2), True
+        except Exception as error:
+            detail, ok = _innermost(error), False
+        self._note(Check(name=name, ok=ok, detail=detail, seconds=time.monotonic() - started))
+        return ok
+
+    def _note(self, check: Check) -> None:
+        self._report.checks.append(check)
+        self._say(str(check))
+
+
+def _caller(session: ClientSession) -> Callable[..., Coroutine[Any, Any, CallToolResult]]:
+    async def call(tool: str, **arguments: Any) -> CallToolResult:
+        given = {key: value for key, value in arguments.items() if value is not None}
+        result = await session.call_tool(tool, given)
+        if result.isError:
+            raise Wrong(f"{tool} answered: {_text(result)[:400]}")
+        return result
+
+    return call
+
+
+def _text(result: CallToolResult) -> str:
+    return "\n".join(block.text for block in result.content if block.type == "text")
+
+
+def _data(result: CallToolResult) -> dict[str, Any]:
+    if result.structuredContent is not None:
+        return result.structuredContent
+    return dict(json.loads(_text(result)))
+
+
+def _expect(wanted: str, seen: str) -> None:
+    if seen != wanted:
+        raise Wrong(f"expected {wanted!r}, got {seen[:200]!r}")
+
+
+def _innermost(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}"[:500]
