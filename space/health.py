@@ -1,0 +1,39 @@
+"""`/healthz`: whether the Space works, which build it is, and how well code is held."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from space.toolbox import Toolbox
+
+BUILD_FILE = Path(__file__).resolve().parent.parent / "BUILD"
+"""Beside the entry file of a bundle, written by `deploy`; one line."""
+
+
+@cache
+def build_id() -> str:
+    """The id of this build, `source` where it runs from a checkout."""
+    try:
+        return BUILD_FILE.read_text(encoding="utf-8").strip() or "source"
+    except OSError:
+        return "source"
+
+
+def health_route(toolbox: Toolbox) -> Route:
+    """The route; 503 until the executor has started."""
+
+    async def healthz(request: Request) -> JSONResponse:
+        headers = {"Cache-Control": "no-store"}
+        if not toolbox.ready.is_set():
+            return JSONResponse({"status": "starting", "build": build_id()}, 503, headers)
+        report = toolbox.executor.sandbox
+        layers = {name: layer.on for name, layer in report.layers.items()}
+        sandbox = {"level": report.level, "layers": layers}
+        return JSONResponse({"status": "ok", "build": build_id(), "sandbox": sandbox}, headers=headers)
+
+    return Route("/healthz", healthz, methods=["GET"])

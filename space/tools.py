@@ -1,0 +1,249 @@
+"""The MCP tools as a table: name, words for the model, schemas, and one function each. Knows nothing of MCP itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from executor import Settings
+from executor.errors import SettingsError
+from executor.results import Language, SessionInfo
+from space import schemas
+from space.content import Answer, execution_answer, history_data, iso, json_answer, session_data
+from space.file_tools import file_tools
+from space.identity import Caller
+from space.system import system_info
+from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox, session_note
+
+_NEEDED_ID: dict[str, Any] = {"type": "string"}
+
+
+async def _execute(box: Toolbox, caller: Caller, code: str, language: Language, values: Arguments) -> Answer:
+    session_id = values["session_id"]
+    result = await box.executor.execute(
+        code,
+        language=language,
+        owner=caller.owner,
+        conversation=caller.conversation,
+        session_id=session_id,
+        timeout=values["timeout"],
+    )
+    note = session_note(caller, session_id)
+    return execution_answer(result, budget=box.settings.max_result_chars, session_note=note)
+
+
+async def execute_python_code(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    return await _execute(box, caller, values["code"], "python", values)
+
+
+async def execute_javascript_code(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    return await _execute(box, caller, values["code"], "javascript", values)
+
+
+async def execute_bash_command(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    return await _execute(box, caller, values["command"], "bash", values)
+
+
+async def create_execution_session(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    session = await box.executor.create_session(owner=caller.owner, conversation=caller.conversation)
+    data = {"session_id": session.id, "created_at": iso(session.created_at)}
+    return json_answer(data, session_id=session.id)
+
+
+async def list_execution_sessions(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    sessions: list[SessionInfo] = []
+    data: dict[str, Any] = {}
+    if caller.identified:
+        sessions = box.executor.list_sessions(owner=caller.owner, conversation=caller.conversation)
+    else:
+        data["note"] = (
+            f"Without the header {caller.missing[0]} users cannot be told apart, so no session is listed; "
+            "one is reached by its session_id alone."
+        )
+    listed = [session_data(session) for session in sessions]
+    return json_answer({"sessions": listed, "count": len(listed), "timestamp": iso(time.time()), **data})
+
+
+async def get_execution_history(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    session_id = values["session_id"]
+    session = box.executor.session(session_id, owner=caller.owner, conversation=caller.conversation)
+    entries = box.executor.history(session_id, owner=caller.owner, conversation=caller.conversation)
+    history, omitted = history_data(entries, budget=box.settings.max_result_chars - 500)
+    data = {"session_id": session_id, "history": history, "created_at": iso(session.created_at)}
+    if omitted:
+        data["omitted"] = omitted
+    return json_answer(data, session_id=session_id)
+
+
+async def get_system_info(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    return json_answer(system_info(box.settings, box.executor.sandbox))
+
+
+async def close_execution_session(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    session_id = values["session_id"]
+    await box.executor.close_session(session_id, owner=caller.owner, conversation=caller.conversation)
+    return Answer(
+        texts=(f"Session {session_id} is closed; its variables and files are gone.",),
+        structured={"session_id": session_id, "closed": True},
+        session_id=session_id,
+    )
+
+
+async def interrupt_execution(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    session_id = await box.session_id(caller, values["session_id"])
+    stopped = await box.executor.interrupt(
+        session_id=session_id,
+        owner=caller.owner,
+        conversation=caller.conversation,
+        execution_id=values["execution_id"],
+    )
+    text = (
+        "The running code was interrupted; its call ends with what it printed." if stopped else "No code was running."
+    )
+    return Answer(
+        texts=(f"{text}\nsession_id: {session_id}",),
+        structured={"session_id": session_id, "interrupted": stopped},
+        session_id=session_id,
+    )
+
+
+def tool_table(settings: Settings) -> dict[str, Tool]:
+    """The tools by name, in the order in which a client shows them; `TOOLS` limits them.
+
+    Raises SettingsError for a name in `TOOLS` that no tool has.
+    """
+    tools = {tool.name: tool for tool in (*_execution_tools(settings), *_session_tools(), *file_tools(settings))}
+    for name in settings.tools:
+        if name not in tools:
+            raise SettingsError(
+                f"TOOLS={','.join(settings.tools)!r}: no tool is called {name!r}; give names out of {', '.join(tools)}."
+            )
+    return {name: tool for name, tool in tools.items() if not settings.tools or name in settings.tools}
+
+
+def _execution_tools(settings: Settings) -> tuple[Tool, ...]:
+    timeout = {
+        "type": "number",
+        "description": "Seconds until the code is stopped.",
+        "exclusiveMinimum": 0,
+        "maximum": settings.max_execution_timeout,
+        "default": settings.execution_timeout,
+    }
+
+    def tool(name: str, title: str, argument: str, words: str, description: str, run: Any) -> Tool:
+        return Tool(
+            name=name,
+            title=title,
+            description=description,
+            properties={
+                argument: {"type": "string", "description": words},
+                "session_id": SESSION_ID,
+                "timeout": timeout,
+            },
+            required=(argument,),
+            output=schemas.EXECUTION,
+            run=run,
+            destructive=True,
+        )
+
+    return (
+        tool(
+            "execute_python_code",
+            "Run Python",
+            "code",
+            "One notebook cell.",
+            "Run Python in a live IPython notebook. Variables, imports and functions last from call to call, also "
+            "after an error: fix the cell and run only that again. Ready without import: np, pd, plt, json, math, "
+            "random, base64, io, datetime, timedelta. Installed: scipy, sklearn, seaborn, PIL, openpyxl, pypdf, docx. "
+            "The last expression's value is shown; top-level await and % magics work. Every open matplotlib figure "
+            "comes back as a picture by itself and is kept full-size in plots/. Read and write files by relative "
+            "path: one folder for all three languages.",
+            execute_python_code,
+        ),
+        tool(
+            "execute_javascript_code",
+            "Run JavaScript",
+            "code",
+            "One REPL cell.",
+            "Run JavaScript in a live Node REPL. Variables last from call to call, const may be declared again, "
+            "top-level await works, require and import load Node's modules and files of the session's folder. The "
+            "last value is shown.",
+            execute_javascript_code,
+        ),
+        tool(
+            "execute_bash_command",
+            "Run bash",
+            "command",
+            "One or more lines of bash.",
+            "Run a command in the session's one bash. cd, export and functions last. Works in the same folder as "
+            "Python and JavaScript; no root.",
+            execute_bash_command,
+        ),
+    )
+
+
+def _session_tools() -> tuple[Tool, ...]:
+    return (
+        Tool(
+            name="create_execution_session",
+            title="New session",
+            description="Make a further session with an empty folder and fresh interpreters. Seldom needed: the "
+            "execute tools have a session by themselves.",
+            properties={},
+            output=schemas.SESSION,
+            run=create_execution_session,
+        ),
+        Tool(
+            name="list_execution_sessions",
+            title="List sessions",
+            description="List this conversation's live sessions.",
+            properties={},
+            output=schemas.SESSIONS,
+            run=list_execution_sessions,
+            read_only=True,
+            idempotent=True,
+        ),
+        Tool(
+            name="get_execution_history",
+            title="Session history",
+            description="What was run in a session: code and results, oldest first.",
+            properties={"session_id": _NEEDED_ID},
+            required=("session_id",),
+            output=schemas.HISTORY,
+            run=get_execution_history,
+            read_only=True,
+            idempotent=True,
+        ),
+        Tool(
+            name="get_system_info",
+            title="System info",
+            description="Versions, installed packages, limits, isolation.",
+            properties={},
+            output=schemas.SYSTEM,
+            run=get_system_info,
+            read_only=True,
+            idempotent=True,
+        ),
+        Tool(
+            name="close_execution_session",
+            title="Close session",
+            description="End a session; its variables and files are deleted.",
+            properties={"session_id": _NEEDED_ID},
+            required=("session_id",),
+            output=schemas.CLOSED,
+            run=close_execution_session,
+            destructive=True,
+        ),
+        Tool(
+            name="interrupt_execution",
+            title="Interrupt",
+            description="Stop the code that runs in a session; variables stay.",
+            properties={
+                "session_id": SESSION_ID,
+                "execution_id": {"type": "string", "description": "Stop only this one."},
+            },
+            output=schemas.INTERRUPTED,
+            run=interrupt_execution,
+            idempotent=True,
+        ),
+    )
