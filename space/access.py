@@ -114,7 +114,7 @@ class KeyCheck:
             return
         given = _header(scope, KEY_HEADER.lower().encode())
         if given is not None:
-            if self._matches(given):
+            if self._matches(given.encode("latin-1")):
                 await self._app(scope, receive, send)
                 return
             await self._slow_down()
@@ -134,15 +134,15 @@ class KeyCheck:
             return "key" in parse_qs(scope["query_string"].decode("latin-1"))
         return path in self._paths or path.startswith(self._folders)
 
-    def _matches(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._key)
+    def _matches(self, given: bytes) -> bool:
+        return hmac.compare_digest(given, self._key)
 
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await _form("", 200)(scope, receive, send)
             return
         form = await _form_body(receive)
-        if not self._matches(form.get("key", [""])[0]):
+        if not self._matches(form.get("key", [""])[0].encode()):
             await self._slow_down()
             self._bus.publish(AccessRefused(reason="key", path=LOGIN_PATH))
             await _form("That is not the key.", 401)(scope, receive, send)

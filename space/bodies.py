@@ -97,8 +97,8 @@ async def _read(receive: Receive) -> tuple[bytes, int]:
         if size <= MAX_BODY_BYTES:
             chunks.append(chunk)
         else:
-            if chunks:
-                head = b"".join(chunks)[:_KEPT_ENDS]
+            if not head:
+                head = b"".join((*chunks, chunk))[:_KEPT_ENDS]
                 chunks.clear()
             tail = (tail + chunk)[-_KEPT_ENDS:]
         if not message.get("more_body", False) or size > _DRAINED:

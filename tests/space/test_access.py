@@ -1,0 +1,152 @@
+"""The door: host names, origins, the access key and its cookie."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from executor.events import AccessRefused, Bus, Event
+from executor.settings import Settings
+from space.access import HostCheck, KeyCheck
+
+KEY = "a long and secret key ✓"
+
+
+async def hello(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("hello")
+
+
+@asynccontextmanager
+async def client(bus: Bus | None = None, *, key: str = "", **settings: object) -> AsyncIterator[httpx.AsyncClient]:
+    bus = bus or Bus()
+    middleware = [Middleware(HostCheck, settings=Settings(**settings), bus=bus)]  # type: ignore[arg-type]
+    if key:
+        middleware.append(Middleware(KeyCheck, key=key, bus=bus))
+    paths = ("/", "/healthz", "/metrics", "/files/{token}", "/gradio_api/mcp/sse")
+    app = Starlette(routes=[Route(path, hello, methods=["GET", "POST"]) for path in paths], middleware=middleware)
+    transport = httpx.ASGITransport(app, client=("10.0.0.9", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        yield http
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:7860", "127.0.0.1:7860", "[::1]:7860", "LOCALHOST.", "owner-space.hf.space", "my.example"],
+)
+async def test_our_own_names_are_answered(host: str) -> None:
+    async with client(
+        space_host="owner-space.hf.space", allowed_hosts=("my.example",), public_base_url="https://p.example/x"
+    ) as http:
+        assert (await http.get("/", headers={"Host": host})).status_code == 200
+        assert (await http.get("/", headers={"Host": "p.example"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "10.1.2.3", "", "owner-space.hf.space.x", "[x"]
+)
+async def test_a_foreign_name_is_refused_with_a_sentence(host: str) -> None:
+    async with client(space_host="owner-space.hf.space") as http:
+        answer = await http.get("/", headers={"Host": host})
+        assert answer.status_code == 421 and "ALLOWED_HOSTS" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://localhost:6274", 200),
+        ("https://owner-space.hf.space", 200),
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("", 403),
+    ],
+)
+async def test_a_page_elsewhere_cannot_use_us(origin: str, status: int) -> None:
+    async with client(space_host="owner-space.hf.space") as http:
+        assert (await http.post("/", headers={"Origin": origin})).status_code == status
+
+
+async def test_a_refusal_is_published() -> None:
+    bus = Bus()
+    seen: list[Event] = []
+    bus.subscribe(seen.append)
+    async with client(bus) as http:
+        await http.get("/gradio_api/mcp/sse", headers={"Host": "evil.example"})
+    assert await asyncio.to_thread(bus.flush)
+    refused = [event for event in seen if isinstance(event, AccessRefused)]
+    assert [(event.reason, event.path) for event in refused] == [("host", "/gradio_api/mcp/sse")]
+
+
+async def test_everything_but_health_and_signed_links_needs_the_key() -> None:
+    async with client(key=KEY) as http:
+        assert (await http.get("/")).status_code == 401
+        assert (await http.get("/gradio_api/mcp/sse")).status_code == 401
+        assert (await http.get("/metrics")).status_code == 401
+        for path in ("/healthz", "/files/abc", "/metrics?key=x"):
+            assert (await http.get(path)).status_code == 200
+
+
+async def test_the_header_opens() -> None:
+    async with client(key=KEY) as http:
+        right = {"X-Access-Key": KEY.encode()}
+        assert (await http.get("/", headers=right)).status_code == 200
+        wrong = await http.get("/", headers={"X-Access-Key": KEY.encode() + b"x"})
+        assert wrong.status_code == 401 and wrong.json()["error"].startswith("Error:")
+
+
+async def test_a_browser_gets_a_form_and_then_a_cookie() -> None:
+    async with client(key=KEY) as http:
+        page = await http.get("/", headers={"Accept": "text/html"})
+        assert page.status_code == 401 and "<form" in page.text
+        wrong = await http.post("/login", data={"key": "guess"})
+        assert wrong.status_code == 401 and "not the key" in wrong.text and "set-cookie" not in wrong.headers
+        right = await http.post("/login", data={"key": KEY})
+        assert right.status_code == 303
+        cookie = right.headers["set-cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and KEY not in cookie
+        assert (await http.get("/")).status_code == 200
+
+
+async def test_behind_https_the_cookie_works_in_the_frame_of_hugging_face() -> None:
+    async with client(key=KEY) as http:
+        answer = await http.post("/login", data={"key": KEY}, headers={"X-Forwarded-Proto": "https"})
+        assert "SameSite=None; Secure; Partitioned" in answer.headers["set-cookie"]
+
+
+async def test_a_cookie_that_was_changed_or_made_with_another_key_is_worth_nothing() -> None:
+    async with client(key=KEY) as http, client(key="another") as other:
+        value = (await http.post("/login", data={"key": KEY})).cookies["space_access"]
+        foreign = (await other.post("/login", data={"key": "another"})).cookies["space_access"]
+        http.cookies.clear()
+        expiry, rest = value.split(".", 1)
+        for bad in (
+            foreign,
+            value[:-1] + ("A" if value[-1] != "A" else "B"),
+            f"{int(expiry) + 1}.{rest}",
+            "",
+            "..",
+            "9",
+        ):
+            answer = await http.get("/", headers={"Cookie": f"space_access={bad}"})
+            assert answer.status_code == 401, bad
+        assert (await http.get("/", headers={"Cookie": f"space_access={value}"})).status_code == 200
+
+
+async def test_wrong_keys_are_slowed_down_and_the_right_one_is_not() -> None:
+    async with client(key=KEY) as http:
+        began = time.monotonic()
+        guesses = [asyncio.create_task(http.get("/", headers={"X-Access-Key": f"guess {n}"})) for n in range(8)]
+        await asyncio.sleep(0.05)
+        assert (await http.get("/", headers={"X-Access-Key": KEY.encode()})).status_code == 200
+        assert not guesses[-1].done()
+        assert {answer.status_code for answer in await asyncio.gather(*guesses)} == {401}
+        assert time.monotonic() - began > 3

@@ -1,0 +1,159 @@
+"""What the model reads of a result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from executor.results import ErrorInfo, ExecutionResult, FileInfo, HistoryEntry, Output, Picture, Violation
+from space.content import clean, execution_answer, history_data, refusal, structured_result
+
+
+def result(**fields: Any) -> ExecutionResult:
+    base = ExecutionResult(
+        status="ok", session_id="s1", execution_id="e1", language="python", return_code=0, execution_time=0.01
+    )
+    return replace(base, **fields)
+
+
+def picture(chars: int, number: int = 1, **fields: Any) -> Output:
+    made = Picture(mime="image/png", data="A" * chars, width=640, height=480, path=f"plots/{number}.png")
+    return Output(data={"text/plain": "<Figure size 640x480 with 1 Axes>"}, picture=replace(made, **fields))
+
+
+def text(answered: ExecutionResult, **options: Any) -> str:
+    return execution_answer(answered, budget=140_000, **options).texts[0]
+
+
+def test_a_printed_sum_is_the_sum_and_the_session() -> None:
+    assert text(result(stdout="2\n")) == "2\nsession_id: s1"
+
+
+def test_code_that_says_nothing_is_said_to_say_nothing() -> None:
+    assert text(result()) == "(no output)\nsession_id: s1"
+
+
+def test_output_last_value_and_files_are_in_words() -> None:
+    shown = text(
+        result(
+            stdout="hello\n",
+            outputs=(Output(data={"text/plain": "42", "text/html": "<b>42</b>"}, is_result=True),),
+            files=(FileInfo("out.csv", 1234, 0.0, "new"),),
+            notices=("The output was cut.",),
+        )
+    )
+    assert shown == "hello\n42\nFiles: out.csv (1,234 bytes, new)\nNote: The output was cut.\nsession_id: s1"
+
+
+def test_an_error_comes_first_and_says_its_line() -> None:
+    answered = execution_answer(
+        result(
+            status="error",
+            stdout="before\n",
+            error=ErrorInfo("ZeroDivisionError", "division by zero", 2, "Cell, line 2\n----> 2 1/0"),
+        ),
+        budget=140_000,
+    )
+    assert answered.is_error
+    assert answered.texts[0].startswith("Error: ZeroDivisionError: division by zero (line 2)\nbefore\nCell, line 2")
+
+
+@pytest.mark.parametrize("status", ["error", "timeout", "interrupted", "blocked", "memory", "disk", "crashed", "lost"])
+def test_every_failure_is_an_error_that_says_so(status: Any) -> None:
+    answered = execution_answer(result(status=status, return_code=3), budget=140_000)
+    assert answered.is_error and answered.texts[0].startswith("Error: ")
+
+
+def test_a_refused_code_names_the_rule_in_words() -> None:
+    assert text(result(status="blocked", violations=(Violation("rm", "rm is not allowed here.", 1, 1),))).startswith(
+        "Error: rm is not allowed here."
+    )
+
+
+def test_pictures_go_out_with_a_line_each() -> None:
+    answered = execution_answer(result(outputs=(picture(100, alt="Sales"), picture(100, 2))), budget=140_000)
+    assert len(answered.pictures) == 2
+    assert "Picture 1: plots/1.png, 640x480, Sales\nPicture 2: plots/2.png, 640x480" in answered.texts[0]
+    assert "Figure size" not in answered.texts[0]
+
+
+@pytest.mark.parametrize("budget", [2_000, 20_000, 140_000])
+@pytest.mark.parametrize("printed", [0, 500, 60_000, 2_000_000])
+def test_text_and_base64_stay_within_the_budget(budget: int, printed: int) -> None:
+    many = tuple(picture(50_000 + number, number, alt="ü" * 400) for number in range(60))
+    answered = execution_answer(
+        result(stdout="ж" * printed, outputs=many, notices=("n" * 5_000,) * 30, status="error"), budget=budget
+    )
+    assert sum(map(len, answered.texts)) + sum(len(p.data) for p in answered.pictures) <= budget
+    assert answered.texts[0].endswith("session_id: s1")
+
+
+def test_a_picture_that_does_not_fit_is_named_with_its_file() -> None:
+    answered = execution_answer(result(outputs=(picture(90_000), picture(90_000, 2))), budget=140_000)
+    assert len(answered.pictures) == 1
+    assert "Picture 2: plots/2.png, 640x480 (not attached" in answered.texts[0]
+
+
+def test_what_is_no_picture_is_never_sent_as_one() -> None:
+    bad = (picture(10, mime="text/html"), picture(10, 2, data='"}], evil'))
+    answered = execution_answer(result(outputs=bad), budget=140_000)
+    assert answered.pictures == () and answered.texts[0].count("not attached") == 2
+
+
+def test_long_output_keeps_head_and_tail() -> None:
+    shown = execution_answer(result(stdout="start" + "x" * 10_000 + "end"), budget=3_000).texts[0]
+    assert shown.startswith("start") and "characters cut" in shown and "end\nsession_id" in shown
+
+
+def test_structured_data_has_the_recipes_keys_and_no_base64() -> None:
+    data = structured_result(result(stdout="2\n", outputs=(picture(40),)))
+    assert {"success", "stdout", "stderr", "execution_time", "return_code", "session_id", "plot"} <= data.keys()
+    assert data["plot"] is None
+    assert data["outputs"][0]["picture"] == {
+        "path": "plots/1.png",
+        "type": "image/png",
+        "size": 30,
+        "width": 640,
+        "height": 480,
+        "alt": "",
+    }
+    assert "A" * 40 not in json.dumps(data)
+
+
+def test_rich_values_are_told_in_words() -> None:
+    display = "<IPython.core.display.HTML object>"
+    outputs = (
+        Output(data={"text/plain": display, "text/html": "<b>hi</b>"}),
+        Output(data={"text/plain": display, "text/markdown": "# hi"}),
+        Output(data={"application/json": {"a": 1}}),
+        Output(data={"image/svg+xml": "<svg/>"}),
+    )
+    assert text(result(outputs=outputs)) == '<b>hi</b>\n# hi\n{"a": 1}\n(image/svg+xml, 6 characters)\nsession_id: s1'
+
+
+def test_half_characters_and_deep_nesting_cannot_break_the_connection() -> None:
+    nested: Any = 1
+    for _ in range(500):
+        nested = [nested]
+    data = structured_result(result(stdout="\ud800", outputs=(Output(data={"application/json": nested}),)))
+    assert json.dumps(data, ensure_ascii=False).encode()
+    assert "nested too deeply" in json.dumps(data)
+    assert clean({"\ud800": "\udfff"}) == {"?": "?"}
+
+
+def test_history_keeps_the_newest_that_fit() -> None:
+    entries = [
+        HistoryEntry(code=f"n = {n}", language="python", result=result(stdout="x" * 500), timestamp=float(n))
+        for n in range(100)
+    ]
+    kept, omitted = history_data(entries, budget=10_000)
+    assert kept[-1]["code"] == "n = 99" and len(kept) + omitted == 100 and omitted > 0
+    assert len(json.dumps(kept)) <= 10_000
+
+
+def test_a_refusal_begins_with_error() -> None:
+    assert refusal("session_id is needed here.").texts == ("Error: session_id is needed here.",)
+    assert refusal("there is no tool.").texts == ("Error: There is no tool.",)
