@@ -1,8 +1,8 @@
 """Backend: the seam between sessions and whatever runs them.
 
-`executor.service` is the only caller. Every call carries plain data, so that a backend may sit on another machine; every call
-ends by a deadline of its own, with an ExecutorError where that passes. Executions outlive the request that started them:
-`start` returns as soon as the code is handed over, `attach` may be called any number of times, by anyone.
+`executor.service` is the only caller. Every call carries plain data, so that a backend may sit on another machine; every
+call ends by a deadline of its own, with an ExecutorError where that passes. Executions outlive the request that started
+them: `start` returns as soon as the code is handed over, `attach` may be called any number of times, by anyone.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Backend(Protocol):
     """Runs sessions. Not thread-safe: all calls come from one event loop."""
 
     async def open(self, publish: Callable[[Event], None]) -> SandboxReport:
-        """Start, and say how well code is held here; later faults go to `publish`. Called once, before anything else."""
+        """Start, and say how well code is held here; later faults go to `publish`. Called once, before all else."""
 
     async def aclose(self) -> None:
         """End every session and process. Idempotent."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from executor import policy
 from executor.backend import Backend, ExecutionEvent, Finished, SessionSpec, SessionStats
@@ -36,6 +36,8 @@ from executor.results import (
 from executor.sandbox.report import SandboxReport
 from executor.sessions import EndReason, Run, Session, SessionTable, new_id
 from executor.settings import Settings
+
+_T = TypeVar("_T")
 
 PolicyLevel = Literal["strict", "standard", "off"]
 
@@ -511,8 +513,8 @@ class Executor:
             )
         )
 
-    def _own(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.ensure_future(work)
+    def _own(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

@@ -276,11 +276,11 @@ class LocalBackend:
             data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(zygote.control)
-            failure = BackendFailed("The zygote ended; sessions that live go on, new ones wait for another.")
             if not ready.done():
-                ready.set_exception(failure)
+                ready.set_exception(BackendFailed("The zygote ended before it was ready; its error stands above."))
             elif not self._closed:
-                self._publish(Fault(where="zygote", detail=str(failure)))
+                detail = "The zygote ended; sessions that live go on, the next new one starts another."
+                self._publish(Fault(where="zygote", detail=detail))
             return
         message: dict[str, Any] = json.loads(data)
         if message["event"] == "ready" and not ready.done():

@@ -76,7 +76,7 @@ class Execution:
 
 
 class Connection(asyncio.Protocol):
-    """Speaks with one leader. Whatever it sends that is no proper frame ends the connection, and with it the session."""
+    """Speaks with one leader. What it sends that is no proper frame ends the connection, and with it the session."""
 
     def __init__(self, session_id: str) -> None:
         self.session_id = session_id

@@ -1,8 +1,8 @@
 """Leader: the trusted process of one session.
 
-It never runs the guest's code. It starts and replaces workers, pumps and caps their output, keeps the clock, watches what
-the session uses, serves files through directory handles, and ends the whole tree when told to, when a limit asks for it,
-or when the server is gone. One thread, one epoll loop; everything that a worker says is checked before it counts.
+It never runs the guest's code. It starts and replaces workers, pumps and caps their output, keeps the clock, watches
+what the session uses, serves files through directory handles, and ends the whole tree when told to, when a limit asks
+for it, or when the server is gone. One thread, one epoll loop; all that a worker says is checked before it counts.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from executor.errors import ExecutorError, FileRefused, InvalidRequest
+from executor.errors import ExecutorError
+from executor.languages import channel
 from executor.languages.channel import ProtocolError
 from executor.local import wire
 from executor.local.cell import Cell, StopReason
 from executor.local.guard import Guard
 from executor.local.stream import Stream
+from executor.local.transfers import Transfers, file_json
 from executor.local.worker import Program, Worker
-from executor.local.workspace import Upload, Workspace
-from executor.results import FileInfo, Language, Status
+from executor.local.workspace import Workspace
+from executor.results import Language, Status
 from executor.settings import Settings
 
 FLUSH_EVERY = 0.05
@@ -35,7 +38,6 @@ FLUSH_EVERY = 0.05
 START_TIMEOUT = 30.0
 """Seconds in which a new worker must say that it is ready."""
 
-MAX_HANDLES = 64
 MAX_FILES_REPORTED = 100
 
 _SIGNALS: dict[int, str] = {
@@ -90,10 +92,8 @@ class Leader:
         self._numbers = dict.fromkeys(programs, 0)
         self._cell: Cell | None = None
         self._next_flush = 0.0
-        self._next_watch = 0.0
         self._replaced: str | None = None
-        self._reading: dict[int, int] = {}
-        self._uploads: dict[int, Upload] = {}
+        self._transfers = Transfers(workspace, max_file=settings.max_upload_mb << 20)
         self._announced = False
         self._closing = False
 
@@ -104,7 +104,6 @@ class Leader:
         try:
             self._watch_children()
             self._add(self._server.fileno(), self._on_server)
-            self._guard.attach(self._add, self._remove)
             self._worker("python")
             while not self._closing:
                 for fd, mask in self._poll.poll(self._wait(), 64):
@@ -112,7 +111,7 @@ class Leader:
                         handler(mask)
                 self._tick(time.monotonic())
         finally:
-            self._guard.end_session(os.getpid())
+            self._guard.end_session()
             self._workspace.remove()
         self._server.setblocking(True)
         with contextlib.suppress(OSError):
@@ -122,7 +121,7 @@ class Leader:
     def _wait(self) -> float:
         due = self._guard.next_look()
         if cell := self._cell:
-            due = min(due, cell.hard_at if cell.hard_at is not None else cell.deadline, self._next_watch)
+            due = min(due, cell.hard_at if cell.hard_at is not None else cell.deadline)
             if cell.unshown:
                 due = min(due, self._next_flush)
         return -1 if due == float("inf") else max(0.0, due - time.monotonic())
@@ -135,8 +134,7 @@ class Leader:
                 self._hard_stop(cell)
             elif cell.stop is None and now >= cell.deadline:
                 self._stop(cell, "timeout")
-        if now >= min(self._next_watch if self._cell else float("inf"), self._guard.next_look()):
-            self._next_watch = now + self._guard.interval
+        if now >= self._guard.next_look():
             self._look(now)
 
     def _add(self, fd: int, handler: Callable[[int], None], mask: int = select.EPOLLIN) -> None:
@@ -179,7 +177,7 @@ class Leader:
         try:
             for frame in self._decoder.feed(data):
                 if isinstance(frame, wire.Chunk):
-                    self._answer(frame.channel, self._write_chunk, frame)
+                    self._answer(frame.channel, partial(self._transfers.write, frame))
                 else:
                     self._obey(frame)
         except wire.FrameError:
@@ -194,12 +192,17 @@ class Leader:
                     self._stop(cell, "interrupted")
             case "close":
                 self._closing = True
-            case op:
-                self._answer(message["request"], getattr(self, f"_do_{op}"), message)
+            case "stats":
+                self._answer(message["request"], self._stats)
+            case "read":
+                self._write(wire.encode_chunk(message["request"], self._transfers.read(message)))
+                self._answer(message["request"], dict)
+            case _:
+                self._answer(message["request"], lambda: self._transfers.carry_out(message))
 
-    def _answer(self, request: int, act: Callable[[Any], dict[str, Any]], argument: Any) -> None:
+    def _answer(self, request: int, act: Callable[[], dict[str, Any]]) -> None:
         try:
-            reply = act(argument)
+            reply = act()
         except ExecutorError as error:
             reply = {"error": type(error).__name__, "message": str(error)}
         except OSError as error:
@@ -252,9 +255,13 @@ class Leader:
         self._replaced = None
         self._cell = cell
         self._next_flush = cell.started + FLUSH_EVERY
-        self._next_watch = cell.started + self._guard.interval
         self._guard.cell_started()
-        worker = self._worker(language)
+        try:
+            worker = self._worker(language)
+        except OSError as error:
+            cell.notices.append(f"The {_NAMES[language]} process could not be started: {error.strerror or error}.")
+            self._finish(cell, "crashed", 1)
+            return
         self._drain(worker)
         self._give_background(cell)
         if worker.ready:
@@ -286,8 +293,7 @@ class Leader:
             cell.notices.append(
                 f"{len(changes)} files are new or changed; the first {MAX_FILES_REPORTED} are listed here."
             )
-        if denied := self._guard.cell_finished(cell.language):
-            cell.notices.extend(denied)
+        self._guard.cell_finished()
         self._cell = None
         report = cell.report(
             session_id=self._id,
@@ -303,7 +309,6 @@ class Leader:
                 "result": report,
                 "limits": cell.limits,
                 "replaced": self._replaced,
-                "denials": self._guard.denials(),
             }
         )
 
@@ -367,7 +372,7 @@ class Leader:
         self._guard.worker_started(worker.pid)
         self._add(worker.control.fileno(), lambda mask: self._on_control(worker, mask))
         for fd, stream in worker.pipes.items():
-            self._add(fd, lambda _, fd=fd, stream=stream: self._on_pipe(worker, fd, stream))  # type: ignore[misc]
+            self._add(fd, partial(self._on_pipe, worker, fd, stream))
         return worker
 
     def _send(self, worker: Worker, data: bytes) -> None:
@@ -396,7 +401,7 @@ class Leader:
         for event in events:
             self._on_event(worker, event)
 
-    def _on_event(self, worker: Worker, event: dict[str, Any]) -> None:
+    def _on_event(self, worker: Worker, event: channel.Event) -> None:
         cell = self._cell
         if event["event"] == "ready":
             worker.ready = True
@@ -410,7 +415,11 @@ class Leader:
         if cell is None or event["id"] != cell.id or cell.language != worker.language or not cell.sent:
             return
         if event["event"] == "display":
-            output = {"data": event["data"], "picture": event["picture"], "is_result": event["is_result"]}
+            output: dict[str, Any] = {
+                "data": event["data"],
+                "picture": event["picture"],
+                "is_result": event["is_result"],
+            }
             if cell.display(output, limit=self._settings.max_outputs):
                 if cell.unshown:
                     self._flush_output(cell, time.monotonic())
@@ -423,7 +432,7 @@ class Leader:
         else:
             self._finish(cell, event["status"], event["return_code"], event["error"])
 
-    def _on_pipe(self, worker: Worker, fd: int, stream: str) -> None:
+    def _on_pipe(self, worker: Worker, fd: int, stream: str, _: int) -> None:
         try:
             data = os.read(fd, 1 << 16)
         except BlockingIOError:
@@ -500,7 +509,9 @@ class Leader:
             )
         worker.close()
         if worker.language == "python" and not self._closing and worker.ready:
-            self._worker("python")
+            # at once, so that the next cell need not wait; where it cannot be, the next cell tries again and says so
+            with contextlib.suppress(OSError):
+                self._worker("python")
 
     def _on_no_start(self, worker: Worker, cause: str) -> None:
         said = b"".join(bytes(text) for key, text in self._background.items() if key[0] == worker.language)
@@ -512,73 +523,9 @@ class Leader:
             cell.notices.append(f"The {_NAMES[worker.language]} process did not start ({cause}). Try again.")
             self._finish(cell, "crashed", 1)
 
-    # Requests: files and figures
-
-    def _do_stats(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _stats(self) -> dict[str, Any]:
         size, count = self._workspace.usage()
         return {**self._guard.stats(), "folder_bytes": size, "folder_files": count}
-
-    def _do_list(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"files": [file_json(info) for info in self._workspace.list_files()[: self._settings.session_files]]}
-
-    def _do_delete(self, message: dict[str, Any]) -> dict[str, Any]:
-        self._workspace.delete(message["path"])
-        return {}
-
-    def _do_move(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {"file": file_json(self._workspace.move_file(message["path"], message["target"]))}
-
-    def _do_open(self, message: dict[str, Any]) -> dict[str, Any]:
-        fd = self._workspace.open_file(message["path"])
-        size = os.fstat(fd).st_size
-        self._keep(self._reading, message["request"], fd, lambda: os.close(fd))
-        return {"size": size}
-
-    def _do_read(self, message: dict[str, Any]) -> dict[str, Any]:
-        data = os.pread(self._reading[message["handle"]], min(message["size"], wire.CHUNK), message["offset"])
-        self._write(wire.encode_chunk(message["request"], data))
-        return {}
-
-    def _do_release(self, message: dict[str, Any]) -> dict[str, Any]:
-        if (fd := self._reading.pop(message["handle"], None)) is not None:
-            os.close(fd)
-        if upload := self._uploads.pop(message["handle"], None):
-            self._workspace.abort_upload(upload)
-        return {}
-
-    def _do_create(self, message: dict[str, Any]) -> dict[str, Any]:
-        upload = self._workspace.begin_upload(message["path"])
-        self._keep(self._uploads, message["request"], upload, lambda: self._workspace.abort_upload(upload))
-        return {}
-
-    def _write_chunk(self, chunk: wire.Chunk) -> dict[str, Any]:
-        upload = self._uploads.get(chunk.channel)
-        if upload is None:
-            raise InvalidRequest("The upload has ended.")
-        try:
-            self._workspace.write(upload, chunk.data, limit=self._settings.max_upload_mb << 20)
-        except ExecutorError:
-            del self._uploads[chunk.channel]
-            raise
-        return {}
-
-    def _do_commit(self, message: dict[str, Any]) -> dict[str, Any]:
-        upload = self._uploads.pop(message["handle"], None)
-        if upload is None:
-            raise InvalidRequest("The upload has ended.")
-        return {"file": file_json(self._workspace.finish_upload(upload))}
-
-    def _keep(self, table: dict[int, Any], handle: int, value: Any, undo: Callable[[], None]) -> None:
-        """A transfer goes by the number of the request that began it."""
-        if len(self._reading) + len(self._uploads) >= MAX_HANDLES:
-            undo()
-            raise FileRefused(f"{MAX_HANDLES} files of this session are being transferred. Wait for one to end.")
-        table[handle] = value
-
-
-def file_json(info: FileInfo) -> dict[str, Any]:
-    """A FileInfo as a message carries it."""
-    return {"path": info.path, "size": info.size, "modified": info.modified, "change": info.change}
 
 
 def lead(

@@ -1,7 +1,7 @@
 """Frames between the server and a leader: JSON messages and byte chunks over one Unix stream socket.
 
-A frame is a 4-byte big-endian length of what follows, one byte for its kind (`J` or `B`), then a JSON object, or a 4-byte
-channel number and raw bytes. Neither side trusts the other's bytes: lengths, nesting and types are checked before use.
+A frame is a 4-byte big-endian length of what follows, one byte for its kind (`J` or `B`), then a JSON object, or a
+4-byte channel number and raw bytes. Neither side trusts the other's bytes: lengths, nesting and types are checked.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from executor.languages.channel import Interpreter
-from executor.sandbox.identity import die_with_parent
+from executor.sandbox import kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,13 @@ class Worker:
         self.pipes.clear()
 
 
+def die_with_parent(parent: int) -> None:
+    """Be killed when `parent`, the process that forked us, ends; now, if it already has."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(71)
+
+
 def _become(
     program: Program,
     interpreter: Interpreter,
@@ -111,8 +118,8 @@ def _become(
     """Turn the forked child into a worker. Whatever fails, it ends here and never runs on as a second leader."""
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGPIPE, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        for which in (signal.SIGCHLD, signal.SIGTERM, signal.SIGPIPE, signal.SIGINT):
+            signal.signal(which, signal.SIG_DFL)
         die_with_parent(started_by)
         os.setsid()
         ends[0] = os.open(os.devnull, os.O_RDWR)
@@ -131,7 +138,7 @@ def _become(
         enter()
         if program.run is None:
             command = interpreter.command()
-            os.execve(command[0], command, dict(os.environ))
+            os.execve(command[0], command, dict(os.environ))  # noqa: S606  no shell is wanted
         else:
             program.run(socket.socket(fileno=interpreter.CONTROL[0]), folder)
     except BaseException as error:

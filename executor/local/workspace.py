@@ -1,8 +1,8 @@
 """Workspace: a session's folder, touched only through directory handles, because the guest owns what is inside it.
 
-No name is ever resolved as a path: each component is opened relative to its parent's handle without following links, and
-what is opened must be a regular file with one name. So no symlink, hard link, fifo, device or swap in mid-walk leads out
-of the folder or makes us wait.
+No name is ever resolved as a path: each component is opened relative to its parent's handle without following links,
+and what is opened must be a regular file with one name. So no symlink, hard link, fifo, device or swap in mid-walk leads
+out of the folder or makes us wait.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ class Workspace:
             os.close(fd)
 
     def _walk(self, *, hidden: bool) -> Iterator[tuple[str, os.DirEntry[str], os.stat_result]]:
-        """(prefix, entry, its own lstat) of what is in the folder, at most twice `max_files`, at most MAX_DEPTH deep."""
+        """(prefix, entry, its lstat) of what is in the folder, at most twice `max_files`, at most MAX_DEPTH deep."""
         folders = [""]
         budget = 2 * self.max_files
         while folders:
@@ -337,8 +337,10 @@ class Workspace:
 
 
 def remove_tree(path: str, *, parent: int | None = None) -> None:
-    """Delete a folder whatever it holds, however deep it nests: folders are moved up to the top before they are emptied,
-    so that neither recursion nor a long path is ever needed."""
+    """Delete a folder whatever it holds, however deep it nests.
+
+    Folders are moved up to the top before they are emptied, so neither recursion nor a long path is ever needed.
+    """
     try:
         root = os.open(path, _DIR, dir_fd=parent)
     except OSError:

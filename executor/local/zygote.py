@@ -1,7 +1,7 @@
 """Zygote: the process that has everything loaded and of which every session is a fork.
 
-It is exec'd by the server with an empty environment, so no secret is in its memory, its environment or its stack. It has
-one thread, asserted before every fork. It also is the parent that cleans up behind a leader that died badly.
+It is exec'd by the server with an empty environment, so no secret is in its memory, its environment or its stack. It
+has one thread, asserted before every fork. It also is the parent that cleans up behind a leader that died badly.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from executor.languages import python as python_language
+from executor.languages.javascript import JavaScript
 from executor.local.guard import Guard, Walls
 from executor.local.leader import lead
-from executor.local.worker import Program, base_environment
+from executor.local.worker import Program, base_environment, die_with_parent
 from executor.local.workspace import remove_tree
 from executor.results import Language
-from executor.sandbox.identity import become_subreaper, die_with_parent, hide_from_peers
+from executor.sandbox import kernel
 from executor.settings import Settings
 
 MAX_REQUEST = 1 << 16
@@ -33,19 +34,20 @@ MAX_REQUEST = 1 << 16
 def main(control_fd: int, started_by: int) -> NoReturn:
     """Load everything, then fork a leader for every request until the server is gone."""
     die_with_parent(started_by)
-    become_subreaper()
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     control = socket.socket(fileno=control_fd)
     settings = _settings(json.loads(control.recv(MAX_REQUEST)))
     began = time.monotonic()
     python_language.preload()
     walls = Walls.build(settings)
-    hide_from_peers()
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     _tell(control, {"event": "ready", "seconds": time.monotonic() - began, "sandbox": walls.report.to_json()})
     _Zygote(control, settings, walls).run()
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    return Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    known: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Settings(**known)
 
 
 def _tell(control: socket.socket, message: dict[str, Any]) -> None:
@@ -156,11 +158,13 @@ class _Zygote:
         self._walls.kill_orphans(keep=set())
 
 
-def _programs(folder: Path, settings: Settings) -> dict[Language, Program]:
-    # imported before the fork, by `preload`'s side; bound to the session's folder here
-    from executor.languages.bash import Bash  # noqa: PLC0415
-    from executor.languages.javascript import JavaScript  # noqa: PLC0415
+def _bash(folder: Path, memory: int):
+    from executor.languages.bash import Bash
 
+    return Bash(folder=folder, memory_mb=memory)
+
+
+def _programs(folder: Path, settings: Settings) -> dict[Language, Program]:
     environment = base_environment(folder)
     memory = settings.session_memory_mb
     return {
@@ -170,7 +174,7 @@ def _programs(folder: Path, settings: Settings) -> dict[Language, Program]:
             run=lambda control, path: python_language.main(control, folder=path),
         ),
         "javascript": Program(lambda: JavaScript(folder=folder, memory_mb=memory), environment),
-        "bash": Program(lambda: Bash(folder=folder, memory_mb=memory), environment),
+        "bash": Program(lambda: _bash(folder, memory), environment),
     }
 
 

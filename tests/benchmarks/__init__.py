@@ -1,0 +1,1 @@
+"""`make bench`: figures beside something real, in one run, as ratios."""

@@ -1,0 +1,63 @@
+"""A running executor for the tests of a module, and a shorter way to call it."""
+
+import pytest
+import pytest_asyncio
+
+from executor import Executor, Settings
+
+
+class Caller:
+    """One owner's calls, in one session unless told otherwise."""
+
+    def __init__(self, executor, owner, session_id):
+        self.executor, self.owner, self.session_id = executor, owner, session_id
+
+    async def run(self, code, language="python", **kwargs):
+        return await self.executor.execute(
+            code, language=language, owner=self.owner, session_id=self.session_id, **kwargs
+        )
+
+    async def put(self, path, data):
+        async def chunks():
+            yield data
+
+        return await self.executor.put_file(self.session_id, path, chunks(), owner=self.owner)
+
+    async def get(self, path, **kwargs):
+        pieces = self.executor.get_file(self.session_id, path, owner=self.owner, **kwargs)
+        return b"".join([piece async for piece in pieces])
+
+    async def files(self):
+        return [info.path for info in await self.executor.list_files(self.session_id, owner=self.owner)]
+
+
+def settings(tmp_path_factory, **overrides):
+    """Settings for a test: nothing of the environment, a state folder of its own."""
+    values = {
+        "state_dir": str(tmp_path_factory.mktemp("state")),
+        "security_policy": "off",
+        "allow_weak_sandbox": True,
+        "max_sessions": 20,
+    }
+    return Settings(**(values | overrides))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def executor(tmp_path_factory):
+    async with Executor(settings(tmp_path_factory)) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def caller(executor):
+    session = await executor.create_session(owner="alice")
+    yield Caller(executor, "alice", session.id)
+    try:
+        await executor.close_session(session.id, owner="alice")
+    except Exception as error:
+        assert "has ended" in str(error)  # noqa: PT017
+
+
+@pytest.fixture(scope="module")
+def make_settings(tmp_path_factory):
+    return lambda **overrides: settings(tmp_path_factory, **overrides)

@@ -1,0 +1,172 @@
+"""Whose a session is, how it ends, and what its owner learns of that."""
+
+import asyncio
+import os
+
+import psutil
+import pytest
+
+from executor import Busy, Executor, NoSuchExecution, NoSuchSession
+from executor.events import SessionClosed, SessionOpened
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def run(executor, code, **kwargs):
+    return await executor.execute(code, language="python", **kwargs)
+
+
+async def test_a_session_is_its_owners_and_its_conversations_alone(executor):
+    mine = await executor.create_session(owner="a", conversation="1")
+    others = [
+        {"owner": "b", "conversation": "1"},
+        {"owner": "a", "conversation": "2"},
+        {"owner": "a"},
+        {"owner": "anonymous"},
+    ]
+    unknown = None
+    with pytest.raises(NoSuchSession) as unknown:
+        executor.session("x" * 22, owner="a", conversation="1")
+    for other in others:
+        for act in (executor.session, executor.history):
+            with pytest.raises(NoSuchSession) as foreign:
+                act(mine.id, **other)
+            assert str(foreign.value).replace(mine.id, "ID") == str(unknown.value).replace("x" * 22, "ID")
+        with pytest.raises(NoSuchSession):
+            await run(executor, "1", session_id=mine.id, **other)
+        with pytest.raises(NoSuchSession):
+            await executor.list_files(mine.id, **other)
+        with pytest.raises(NoSuchSession):
+            await executor.close_session(mine.id, **other)
+        with pytest.raises(NoSuchSession):
+            await executor.interrupt(session_id=mine.id, **other)
+        assert executor.list_sessions(**other) == []
+    assert [s.id for s in executor.list_sessions(owner="a", conversation="1")] == [mine.id]
+    await executor.close_session(mine.id, owner="a", conversation="1")
+
+
+async def test_two_first_calls_of_a_conversation_share_its_session(executor):
+    results = await asyncio.gather(*(run(executor, "1", owner="c", conversation="1") for _ in range(5)))
+    assert len({result.session_id for result in results}) == 1
+    other = await run(executor, "1", owner="c", conversation="2")
+    assert other.session_id != results[0].session_id
+
+
+async def test_without_a_conversation_every_call_gets_a_fresh_session(executor):
+    first = await run(executor, "x = 1", owner="anonymous")
+    second = await run(executor, "print('x' in globals())", owner="anonymous")
+    assert first.session_id != second.session_id
+    assert second.stdout == "False\n"
+    assert (await run(executor, "print(x)", owner="anonymous", session_id=first.session_id)).stdout == "1\n"
+
+
+async def test_over_the_cap_the_longest_idle_session_ends_and_its_owner_is_told(make_settings):
+    async with Executor(make_settings(max_sessions=2)) as executor:
+        await run(executor, "x = 1", owner="a", conversation="1")
+        kept = await executor.create_session(owner="b")
+        await executor.create_session(owner="c")
+        result = await run(executor, "print('x' in globals())", owner="a", conversation="1")
+        assert result.stdout == "False\n"
+        assert "new session" in result.notices[0] and "idle longest" in result.notices[0]
+        with pytest.raises(NoSuchSession, match="idle longest"):
+            executor.session(kept.id, owner="b")
+        assert "new session" not in "".join((await run(executor, "1", owner="a", conversation="1")).notices)
+
+
+async def test_nobody_at_work_is_ever_evicted(make_settings):
+    async with Executor(make_settings(max_sessions=1)) as executor:
+        working = asyncio.create_task(run(executor, "import time; time.sleep(1); print(1)", owner="a"))
+        await asyncio.sleep(0.5)
+        with pytest.raises(Busy, match="at work"):
+            await executor.create_session(owner="b")
+        assert (await working).stdout == "1\n"
+        await executor.create_session(owner="b")
+
+
+async def test_an_idle_session_expires_and_says_so(make_settings):
+    events = []
+    async with Executor(make_settings(session_ttl=1)) as executor:
+        unsubscribe = executor.bus.subscribe(events.append)
+        session = await executor.create_session(owner="a")
+        busy = await executor.create_session(owner="a")
+        await run(executor, "import time; time.sleep(2)", owner="a", session_id=busy.id)
+        with pytest.raises(NoSuchSession, match="idle for too long"):
+            executor.session(session.id, owner="a")
+        assert executor.session(busy.id, owner="a")
+    unsubscribe()
+    assert [e.reason for e in events if isinstance(e, SessionClosed)] == ["expired", "shutdown"]
+    assert len([e for e in events if isinstance(e, SessionOpened)]) == 2
+
+
+async def test_closing_ends_what_runs_and_leaves_nothing(make_settings):
+    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    settings = make_settings()
+    async with Executor(settings) as executor:
+        session = await executor.create_session(owner="a")
+        await executor.execute(
+            "setsid sleep 5151 & (setsid sleep 5152 &) ; nohup sleep 5153 >/dev/null 2>&1 & echo",
+            language="bash",
+            owner="a",
+            session_id=session.id,
+        )
+        working = asyncio.create_task(
+            run(executor, "import time; time.sleep(99)", owner="a", session_id=session.id)
+        )
+        await asyncio.sleep(0.3)
+        await executor.close_session(session.id, owner="a")
+        assert (await working).status == "lost"
+        left = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[-1].startswith("515")]
+        assert left == []
+        assert os.listdir(os.path.join(settings.state_dir, "sessions")) == []
+        with pytest.raises(NoSuchSession, match="closed"):
+            executor.session(session.id, owner="a")
+    assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
+
+
+async def test_a_session_whose_leader_dies_is_reported_and_leaves_nothing(executor):
+    session = await executor.create_session(owner="a", conversation="x")
+    pid = int((await run(executor, "import os; print(os.getppid())", owner="a", conversation="x")).stdout)
+    psutil.Process(pid)
+    working = asyncio.create_task(
+        run(executor, "import time; time.sleep(99)", owner="a", conversation="x", session_id=session.id)
+    )
+    await asyncio.sleep(0.3)
+    leaders = [
+        p
+        for p in psutil.Process().children(recursive=True)
+        if any("sleep" not in " ".join(c.cmdline()) for c in p.children())
+    ]
+    assert leaders
+    await executor.close_session(session.id, owner="a", conversation="x")
+    assert (await working).status == "lost"
+
+
+async def test_an_unknown_execution_is_an_error_and_interrupting_nothing_is_not(executor):
+    session = await executor.create_session(owner="a")
+    with pytest.raises(NoSuchExecution):
+        await executor.interrupt(session_id=session.id, owner="a", execution_id="nothing")
+    assert await executor.interrupt(session_id=session.id, owner="a") is False
+    with pytest.raises(NoSuchExecution):
+        async for _ in executor.attach("nothing", session_id=session.id, owner="a"):
+            pass
+
+
+async def test_sessions_cost_little_and_come_quickly(executor):
+    sessions = [await executor.create_session(owner="many") for _ in range(10)]
+    stats = await executor.stats(sessions[0].id, owner="many")
+    assert 0 < stats.memory < 64 * 2**20
+    assert stats.processes >= 1
+    for session in sessions:
+        await executor.close_session(session.id, owner="many")
+
+
+async def test_the_zygote_comes_back_and_living_sessions_do_not_notice(make_settings):
+    async with Executor(make_settings()) as executor:
+        session = await executor.create_session(owner="a")
+        await run(executor, "x = 1", owner="a", session_id=session.id)
+        zygotes = [p for p in psutil.Process().children() if "zygote" in " ".join(p.cmdline())]
+        zygotes[-1].kill()
+        zygotes[-1].wait(10)
+        assert (await run(executor, "print(x)", owner="a", session_id=session.id)).stdout == "1\n"
+        fresh = await executor.create_session(owner="a")
+        assert (await run(executor, "print(2)", owner="a", session_id=fresh.id)).stdout == "2\n"
