@@ -15,40 +15,49 @@ from executor.events import AccessRefused, Bus
 from executor.settings import Settings
 
 
-def may_scrape(settings: Settings, key: str, *, access: str = "") -> bool:
-    """Whether a request with `key` as its parameter and `access` as its access key gets the metrics.
+_WRONG_KEY_SECONDS = 0.5
+_MOST_WAITING = 16
 
-    Without ACCESS_KEY and METRICS_KEY everybody does: only the wall of a private Space stands then. Else METRICS_KEY
-    in the parameter opens (a scraper's Authorization header is spent on the Hub's token), and so does ACCESS_KEY. Takes
-    the same time whatever is wrong.
+
+def may_scrape(settings: Settings, key: str | None) -> bool:
+    """Whether a request gets the metrics; `key` is its parameter, None where it has none.
+
+    With a parameter it must be METRICS_KEY: a scraper's Authorization header is spent on the Hub's token. Without one
+    the request is let in where `space.access` has asked it for ACCESS_KEY before, or where neither key is set: then
+    only the wall of a private Space stands. Takes the same time whatever is wrong.
     """
-    if not settings.access_key and not settings.metrics_key:
-        return True
-    # a key that is not set must not be opened by one that is not given
-    by_key = _same(key, settings.metrics_key) and bool(settings.metrics_key)
-    by_access = _same(access, settings.access_key) and bool(settings.access_key)
-    return by_key or by_access
+    if key is not None:
+        same = hmac.compare_digest(key.encode("utf-8", "replace"), settings.metrics_key.encode())
+        # a key that is not set must not be opened by an empty one
+        return (same and bool(settings.metrics_key)) or not (settings.metrics_key or settings.access_key)
+    return bool(settings.access_key) or not settings.metrics_key
 
 
 def metrics_route(registry: CollectorRegistry, settings: Settings, bus: Bus, *, path: str = "/metrics") -> Route:
-    """The route; OpenMetrics where the scraper asks for it. 401 and an `AccessRefused` for a wrong key.
-
-    `space.access` lets this path through when it bears a `key`: the route decides for itself.
-    """
+    """The route; OpenMetrics where the scraper asks for it. A wrong key gets 401 and an `AccessRefused`, one such
+    answer each half second, so that guessing takes years."""
+    turn = asyncio.Lock()
+    waiting = 0
 
     async def metrics(request: Request) -> Response:
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        access = request.headers.get("x-access-key", "") or bearer
-        if not may_scrape(settings, request.query_params.get("key", ""), access=access):
-            bus.publish(AccessRefused(reason="key", path=path))
-            return PlainTextResponse("Give METRICS_KEY as the parameter `key`.\n", status_code=401)
+        if not may_scrape(settings, request.query_params.get("key")):
+            return await refuse()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         # some milliseconds of work, and files to read: not on the loop
         body = await asyncio.to_thread(encode, registry)
         return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
 
+    async def refuse() -> Response:
+        nonlocal waiting
+        bus.publish(AccessRefused(reason="key", path=path))
+        if waiting >= _MOST_WAITING:
+            return PlainTextResponse("Too many wrong keys; try again in a minute.\n", status_code=429)
+        waiting += 1
+        try:
+            async with turn:
+                await asyncio.sleep(_WRONG_KEY_SECONDS)
+        finally:
+            waiting -= 1
+        return PlainTextResponse("Give METRICS_KEY as the parameter `key`.\n", status_code=401)
+
     return Route(path, metrics, methods=["GET"], name="metrics")
-
-
-def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode("utf-8", "replace"))

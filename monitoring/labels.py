@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 OTHER = "other"
 _SIGNAL = re.compile(r"\bsignal (\d{1,2})\b")
-_FIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+_FIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.: -]{0,63}")
 
 
 class Bounded:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from executor import events
 from executor.results import Language
+
+_ORPHANS = 100
 
 
 @dataclass(slots=True)
@@ -40,13 +43,14 @@ class LiveSession:
 class Live:
     """Written by the one thread that delivers events; read by any, through `sessions` and `executions`.
 
-    Holds nothing of a session that has ended: its size is bounded by the sessions there may be.
+    Its size is bounded by the sessions there may be, and a few executions whose session ended under them.
     """
 
     def __init__(self, *, keep_code: bool = False) -> None:
         self._keep_code = keep_code
         self._sessions: dict[str, LiveSession] = {}
         self._executions: dict[str, LiveExecution] = {}
+        self._orphans: OrderedDict[str, LiveExecution] = OrderedDict()
 
     def sessions(self) -> list[LiveSession]:
         """The live sessions, oldest first."""
@@ -57,8 +61,8 @@ class Live:
         return list(self._executions.values())
 
     def execution(self, execution_id: str) -> LiveExecution | None:
-        """The execution at work under that id."""
-        return self._executions.get(execution_id)
+        """The execution under that id, at work or about to end with its session."""
+        return self._executions.get(execution_id) or self._orphans.get(execution_id)
 
     def update(self, event: events.Event) -> None:
         """Note what `event` changes."""
@@ -71,13 +75,16 @@ class Live:
                     session.folder_bytes = event.folder_bytes
             case events.SessionClosed():
                 self._sessions.pop(event.session_id, None)
-                # an end that was lost on the way must not leave an execution at work for ever
+                # their ends are still to come, or were lost on the way: then they must not stay for ever
                 for left in [e for e in self._executions.values() if e.session_id == event.session_id]:
-                    del self._executions[left.execution_id]
+                    self._orphans[left.execution_id] = self._executions.pop(left.execution_id)
+                while len(self._orphans) > _ORPHANS:
+                    self._orphans.popitem(last=False)
             case events.ExecutionStarted():
                 self._started(event)
             case events.ExecutionFinished():
                 self._executions.pop(event.execution_id, None)
+                self._orphans.pop(event.execution_id, None)
                 if session := self._sessions.get(event.session_id):
                     session.executions += 1
                     session.last_used = event.at

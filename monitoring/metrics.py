@@ -34,11 +34,12 @@ class Metrics:
     sets or pass `Bounded`: the number of time series has an upper bound whatever callers and guests do.
     """
 
-    def __init__(self, settings: Settings, live: Live) -> None:
+    def __init__(self, settings: Settings, live: Live, *, build: str = "") -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
         self._declare()
         self._say_what_is_known(settings)
+        self.build_info.labels(build or _version(), platform.python_version()).set(1)
         self.read(_live_readings(live))
         ProcessCollector(registry=self.registry)
         self._handlers: dict[type[events.Event], Callable[[Any], None]] = {
@@ -134,11 +135,6 @@ class Metrics:
         )
         for name, help, value in caps:
             self._gauge(name, help).set(value)
-        try:
-            ours = version("librechat-code-interpreter")
-        except PackageNotFoundError:
-            ours = "source"
-        self.build_info.labels(ours, platform.python_version()).set(1)
         for language in LANGUAGES:
             self.execution_seconds.labels(language)
             self.outputs_cut.labels(language)
@@ -246,6 +242,13 @@ class Metrics:
 
     def _access_refused(self, event: events.AccessRefused) -> None:
         self.access_refused.labels(event.reason).inc()
+
+
+def _version() -> str:
+    try:
+        return version("librechat-code-interpreter")
+    except PackageNotFoundError:
+        return "source"  # on a Space the code lies beside its entry and is not installed
 
 
 def _live_readings(live: Live) -> Iterator[Reading]:

@@ -41,13 +41,13 @@ class Monitoring:
     still hear of the event, and the bus counts the failure.
     """
 
-    def __init__(self, bus: Bus, settings: Settings, handler: LineHandler) -> None:
+    def __init__(self, bus: Bus, settings: Settings, handler: LineHandler, *, build: str = "") -> None:
         self._bus = bus
         self._handler = handler
         self.pseudonyms = Pseudonyms(settings.log_salt)
         live = Live(keep_code=settings.log_code)
         self.journal = Journal(handler, live, self.pseudonyms, log_code=settings.log_code)
-        self.metrics = Metrics(settings, live)
+        self.metrics = Metrics(settings, live, build=build)
         self.history = History(live, self.pseudonyms)
         self.metrics.read(Host(Path(settings.state_dir or tempfile.gettempdir())).readings(PREFIX))
         self.metrics.read(self._own_readings())
@@ -119,7 +119,7 @@ class Monitoring:
         yield Reading(f"{PREFIX}_log_lines", "Log lines printed.", lambda: dict(handler.lines), "counter", "level")
 
 
-def subscribe(bus: Bus, settings: Settings, handler: LineHandler | None = None) -> Monitoring:
+def subscribe(bus: Bus, settings: Settings, handler: LineHandler | None = None, *, build: str = "") -> Monitoring:
     """Start monitoring: from now on every event on `bus` becomes log lines, metrics and history.
 
     The Space's entry does this, in this order:
@@ -134,8 +134,8 @@ def subscribe(bus: Bus, settings: Settings, handler: LineHandler | None = None) 
                 async with executor:                                # ends first, so that its last events are heard
                     yield
 
-    `handler` is what `configure` returned; without one it is called here. Give `watched.history` to the operator's tab.
-    Tool calls are to be answered within `executor.events.during(request_id, tool)`: then an execution's log line says
+    `handler` is what `configure` returned; without one it is called here. `build` names the running code. Give
+    `watched.history` to the operator's tab. Tool calls are to be answered within `executor.events.during(request_id, tool)`: then an execution's log line says
     which call it belongs to, and an ordinary call costs no line of its own.
     """
-    return Monitoring(bus, settings, handler if handler is not None else configure(settings))
+    return Monitoring(bus, settings, handler if handler is not None else configure(settings), build=build)
