@@ -1,0 +1,355 @@
+"""What one cell shows: values become MIME bundles and pictures, bounded, within the cell's budget."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import PIL.Image
+from matplotlib.figure import Figure
+
+from executor.languages import figures
+from executor.languages.channel import PictureData
+from executor.languages.control import Control
+from executor.languages.pictures import (
+    MAX_PICTURE_CHARS,
+    MIN_PICTURE_CHARS,
+    Plots,
+    Source,
+    decode,
+    encode,
+    full_size,
+)
+from executor.languages.traceback import Tracebacks
+
+MAX_TEXT = 100_000
+"""Characters kept of a value's plain text."""
+MAX_DATA = 2_000_000
+"""Characters of any other form; longer ones are left out."""
+MAX_NOTICES = 40
+
+_RASTER = ("image/png", "image/jpeg", "image/webp", "image/gif")
+_DROPPED = frozenset({*_RASTER, "application/pdf"})
+_BUILTIN = frozenset({int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset, range, type(None)})
+_WRAPPER = re.compile(r"<IPython\.core\.display\.\w+ object>")
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+_clock = time.monotonic
+
+
+class Shell(Protocol):
+    """The part of the shell that is needed here."""
+
+    display_formatter: Any
+    display_pub: Any
+    complaints: list[BaseException] | None
+    tracebacks: Tracebacks
+
+
+class Displays:
+    """Sends what a cell shows. `plots` is where full-size pictures are kept, None: nowhere."""
+
+    def __init__(self, shell: Shell, control: Control | None, plots: Plots | None) -> None:
+        self._shell = shell
+        self._control = control
+        self._plots = plots
+        self._publisher = shell.display_pub
+        self.begin("", 0)
+
+    def begin(self, execution_id: str, picture_chars: int) -> None:
+        """A cell starts that may send `picture_chars` characters of base64."""
+        self._id = execution_id
+        self._budget = picture_chars
+        self.notices: list[str] = []
+        self._seen: dict[bytes, str] = {}
+        self._shown: WeakSet[Figure] = WeakSet()
+        self._updates: dict[str, dict[str, Any]] = {}
+        self._left_out: list[str] = []
+
+    def finish(self) -> list[str]:
+        """Send what was held back; returns the cell's notices."""
+        for data in self._updates.values():
+            self._emit(data)
+        self._updates = {}
+        if self._left_out:
+            names = ", ".join(self._left_out[:20]) + (" …" if len(self._left_out) > 20 else "")
+            what = _count(len(self._left_out), "picture")
+            self.note(f"No room for {what} in this answer; full size in the session's folder: {names}")
+            self._left_out = []
+        if len(self.notices) > MAX_NOTICES:
+            more = len(self.notices) - MAX_NOTICES
+            self.notices[MAX_NOTICES:] = [f"… and {more} more notices."]
+        return self.notices
+
+    def note(self, sentence: str) -> None:
+        """Add a notice, once."""
+        if sentence not in self.notices:
+            self.notices.append(sentence)
+
+    def show(self, value: object, *, is_result: bool = False) -> None:
+        """Show `value`; `is_result` for that of a cell's last expression."""
+        if isinstance(value, Figure):
+            if figures.empty(value):
+                self._emit({"text/plain": repr(value)}, is_result=is_result)
+            else:
+                self._figure(value, is_result=is_result)
+        elif isinstance(value, PIL.Image.Image):
+            self._image(value, is_result=is_result)
+        elif (data := self._bundle(value)) is not None:
+            self._emit(data, is_result=is_result)
+
+    def publish(self, data: Mapping[str, Any], *, display_id: str | None = None, update: bool = False) -> None:
+        """Show a ready bundle. Of the updates of one `display_id` the last one is sent, at the cell's end."""
+        if update and display_id is not None:
+            self._updates.pop(display_id, None)
+            self._updates[display_id] = dict(data)
+        else:
+            self._emit(dict(data))
+
+    def show_figures(self, figure: Figure | None = None, *, seconds: float | None = None) -> None:
+        """Show `figure`, or all open ones, which are closed then.
+
+        No drawing starts after `seconds`, if given; what is left is closed with a notice.
+        """
+        pending = figures.open_figures() if figure is None else [figure]
+        until = None if seconds is None else _clock() + seconds
+        try:
+            for index, each in enumerate(pending):
+                if until is not None and _clock() > until:
+                    self.note(f"{_count(len(pending) - index, 'open figure')} could not be drawn in time.")
+                    break
+                if figures.empty(each):
+                    continue
+                if each not in self._shown or not figures.unchanged(each):
+                    self._figure(each, pending=len(pending) - index)
+        finally:
+            if figure is None:
+                for each in pending:
+                    figures.close(each)
+
+    def _figure(self, figure: Figure, *, is_result: bool = False, pending: int = 1) -> None:
+        text = repr(figure)
+        try:
+            image = figures.draw(figure)
+        except Exception as error:
+            described = self._shell.tracebacks.describe(error)
+            self.note(f"{text} could not be drawn: {described['type']}: {described['message']}")
+            sys.stderr.write(f"{text} could not be drawn.\n{described['traceback']}\n")
+            return
+        self._shown.add(figure)
+        try:
+            alt = figures.describe(figure)
+        except Exception:
+            alt = ""  # titles may be any object of the guest's
+        if not self._published(image, text):
+            self._send_picture(Source(image), {"text/plain": text}, alt, is_result, pending)
+
+    def _image(self, image: PIL.Image.Image, *, is_result: bool) -> None:
+        text = f"<{type(image).__name__} {image.mode} {image.width}x{image.height}>"
+        if not self._published(image, text):
+            self._send_picture(Source(image), {"text/plain": text}, "", is_result)
+
+    def _published(self, image: PIL.Image.Image, text: str) -> bool:
+        """Hand the picture to whoever stands in for our publisher, %%capture for one."""
+        publisher = self._shell.display_pub
+        if publisher is self._publisher:
+            return False
+        publisher.publish({"text/plain": text, "image/png": b64encode(full_size(Source(image))).decode()}, {})
+        return True
+
+    def _bundle(self, value: object) -> dict[str, Any] | None:
+        formatter = self._shell.display_formatter
+        forms = formatter.formatters
+        complaints: list[BaseException] = []
+        self._shell.complaints = complaints
+        try:
+            if type(value) in _BUILTIN and not any(type(value) in form.type_printers for form in forms.values()):
+                data = {"text/plain": forms["text/plain"](value)}
+            else:
+                data, _ = formatter.format(value)
+        finally:
+            self._shell.complaints = None
+        if not data and not complaints:
+            return None  # the object has shown itself
+        headlines = [f"{e['type']}: {e['message']}" for e in map(self._shell.tracebacks.describe, complaints)]
+        if data.get("text/plain") is None:
+            reason = headlines.pop(0) if headlines else "it gave no text"
+            data["text/plain"] = f"<{type(value).__name__} object whose repr failed: {reason}>"
+        for headline in headlines:
+            self.note(f"One form of a {type(value).__name__} could not be made: {headline}")
+        return data
+
+    def _emit(self, data: dict[str, Any], *, is_result: bool = False) -> None:
+        source = None
+        for mime in _RASTER:
+            if source is None and (raw := data.get(mime)) is not None:
+                source = self._decoded(raw)
+        clean = self._clean(data)
+        if source is not None:
+            self._send_picture(source, clean, "", is_result)
+        elif clean:
+            self._send(clean, None, is_result)
+
+    def _decoded(self, raw: object) -> Source | None:
+        try:
+            return decode(raw if isinstance(raw, bytes) else b64decode(str(raw)))
+        except ValueError as error:
+            self.note(f"A picture could not be shown: {error}")
+            return None
+
+    def _clean(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        clean: dict[str, Any] = {}
+        for mime, item in data.items():
+            if not isinstance(mime, str) or mime in _DROPPED or item is None:
+                continue
+            if mime == "text/plain":
+                clean[mime] = self._shorten(_text(str(item)))
+                continue
+            value = _text(item) if isinstance(item, str) else _plain_json(item)
+            size = len(value) if isinstance(value, str) else len(_encode(value))
+            if size > MAX_DATA:
+                self.note(f"A displayed value's {mime} of {size} characters is over {MAX_DATA} and was left out.")
+            else:
+                clean[mime] = value
+        if _WRAPPER.fullmatch(clean.get("text/plain", "")):
+            clean["text/plain"] = _wrapped(clean)
+        return clean
+
+    def _shorten(self, text: str) -> str:
+        if len(text) <= MAX_TEXT:
+            return text
+        half = MAX_TEXT // 2
+        cut = len(text) - 2 * half
+        self.note(f"A displayed value has {len(text)} characters; {cut} in its middle were left out.")
+        return f"{text[:half]}\n… {cut} characters left out …\n{text[-half:]}"
+
+    def _send_picture(self, source: Source, data: dict[str, Any], alt: str, is_result: bool, pending: int = 1) -> None:
+        text = data.get("text/plain", "")
+        try:
+            digest = source.digest()
+            if digest in self._seen:
+                data["text/plain"] = f"{text} (the same picture as {self._seen[digest]})"
+                self._send(data, None, is_result)
+                return
+            file = full_size(source)
+            path = self._keep(file, source.suffix)
+            share = max(self._budget // max(pending, 2), min(MIN_PICTURE_CHARS, self._budget))
+            picture = encode(source, limit=min(share, MAX_PICTURE_CHARS), alt=alt, file=file)
+        except Exception as error:
+            self.note(f"A picture could not be made ready: {type(error).__name__}: {error}")
+            self._send(data, None, is_result)
+            return
+        self._seen[digest] = path or "the one above"
+        if picture is None:
+            self._left_out.append(path or text)
+            picture = PictureData(
+                mime="image/png", data="", width=source.image.width, height=source.image.height, path=path, alt=alt
+            )
+        self._budget -= len(picture["data"])
+        picture["path"] = path
+        self._send(data, picture, is_result)
+
+    def _keep(self, file: bytes, suffix: str) -> str | None:
+        if self._plots is None:
+            return None
+        try:
+            return self._plots.keep(file, suffix)
+        except OSError as error:
+            self.note(f"The full-size pictures could not be kept as files: {error.strerror or error}.")
+            return None
+
+    def _send(self, data: dict[str, Any], picture: PictureData | None, is_result: bool) -> None:
+        if self._control is None:
+            return
+        if self._control.detached:
+            sys.stdout.write(f"{data.get('text/plain', '')}\n")  # a forked child has no other way to be seen
+            return
+        event = {"event": "display", "id": self._id, "data": data, "picture": picture, "is_result": is_result}
+        try:
+            self._control.send(event)
+        except ValueError:
+            self.note("A displayed value was too large to be sent whole; only its text was.")
+            event["data"] = {key: data[key] for key in ("text/plain",) if key in data}
+            self._control.send(event)
+
+
+def markdown_table(frame: Any, *, rows: int = 20, columns: int = 20) -> str:
+    """A DataFrame as a Markdown table of at most `rows` rows, from both ends, and `columns` columns."""
+    shown = frame.iloc[:, :columns]
+    wide = frame.shape[1] > columns
+    head, tail = (shown, shown.iloc[:0]) if len(shown) <= rows else (shown.iloc[: rows // 2], shown.iloc[-rows // 2 :])
+    width = shown.shape[1] + 1 + wide
+    lines = [_row(["", *shown.columns, *["…"] * wide]), "|" + "---|" * width]
+    lines += [_row([*values, *["…"] * wide]) for values in head.itertuples(name=None)]
+    if len(tail):
+        lines.append(_row(["…"] * width))
+        lines += [_row([*values, *["…"] * wide]) for values in tail.itertuples(name=None)]
+    return "\n".join(lines)
+
+
+def _row(values: list[Any]) -> str:
+    return "| " + " | ".join(_cell(value) for value in values) + " |"
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = text if len(text) <= 100 else text[:99] + "…"
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def _wrapped(data: Mapping[str, Any]) -> str:
+    """Words for IPython's display objects, whose own text is their class name."""
+    for mime in ("text/markdown", "text/latex"):
+        if isinstance(data.get(mime), str):
+            return str(data[mime])
+    if isinstance(data.get("text/html"), str):
+        text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", data["text/html"][:20_000])
+        return re.sub(r"\s+", " ", html.unescape(text)).strip()[:2_000] or "HTML"
+    if "image/svg+xml" in data:
+        return "SVG picture"
+    if "application/json" in data:
+        return _encode(data["application/json"])[:2_000]
+    return str(data.get("text/plain", ""))
+
+
+def _text(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _plain_json(value: Any) -> Any:
+    try:
+        _encode(value).encode()
+    except (TypeError, ValueError, RecursionError):
+        return _reduced(value, 30)
+    return value
+
+
+def _reduced(value: Any, depth: int) -> Any:
+    """`value` as JSON can hold it: no NaN, no keys but text, no foreign objects, no endless depth."""
+    if depth == 0:
+        return "…"
+    match value:
+        case bool() | int() | None:
+            return value
+        case str():
+            return _text(value)
+        case float():
+            return float(value) if value - value == 0 else None
+        case bytes():
+            return b64encode(value).decode()
+        case Mapping():
+            return {_text(str(key)): _reduced(item, depth - 1) for key, item in value.items()}
+        case list() | tuple() | set():
+            return [_reduced(item, depth - 1) for item in value]
+    item: Callable[[], Any] | None = getattr(value, "tolist", None)
+    return _reduced(item(), depth - 1) if callable(item) else _text(str(value))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,158 @@
+"""What guest code finds around itself in a Python worker: fresh streams, signals, paths, and nobody at a keyboard."""
+
+from __future__ import annotations
+
+import builtins
+import ctypes
+import faulthandler
+import getpass
+import io
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+PACKAGES = ".packages/python"
+"""Where a session's own packages lie, relative to its folder."""
+
+_fstat = os.fstat
+_dup2 = os.dup2
+_flush_c = ctypes.CDLL(None).fflush
+_getrecursionlimit = sys.getrecursionlimit
+_setrecursionlimit = sys.setrecursionlimit
+_settrace = sys.settrace
+_setprofile = sys.setprofile
+
+
+class Streams:
+    """stdin, stdout and stderr over the descriptors 0, 1 and 2, and the way back to them after a cell's mischief."""
+
+    def __init__(self) -> None:
+        self._kept = tuple(os.dup(fd) for fd in (1, 2))
+        self.open()
+
+    def open(self) -> None:
+        """Fresh stream objects. Closing one of them does not close its descriptor."""
+        stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+        self.stdout, self.stderr = _writer(1), _writer(2)
+        for name, stream in (("stdin", stdin), ("stdout", self.stdout), ("stderr", self.stderr)):
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+    def settle(self) -> list[str]:
+        """Flush everything into the pipes and undo replaced or closed streams; a sentence for each undone."""
+        notices = []
+        for name, ours in (("stdout", self.stdout), ("stderr", self.stderr)):
+            current = getattr(sys, name, None)
+            if current is not ours:
+                _flush(current)
+                setattr(sys, name, ours)
+                notices.append(f"The cell replaced sys.{name}; it has been put back.")
+        for fd, kept in zip((1, 2), self._kept, strict=True):
+            try:
+                _fstat(fd)
+            except OSError:
+                _dup2(kept, fd)
+                notices.append(f"The cell closed descriptor {fd}; it has been opened again.")
+        if self.stdout.closed or self.stderr.closed or getattr(sys.stdin, "closed", True):
+            self.open()
+        _flush(self.stdout)
+        _flush(self.stderr)
+        _flush_c(None)
+        return notices
+
+
+def settle_interpreter() -> list[str]:
+    """Undo what would break the loop itself: a tiny recursion limit, tracing; a sentence for each undone."""
+    notices = []
+    if _getrecursionlimit() < 500:
+        _setrecursionlimit(1000)
+        notices.append("The recursion limit was too small for the interpreter itself; it is 1000 again.")
+    _settrace(None)
+    _setprofile(None)
+    return notices
+
+
+def take_keyboard_away() -> None:
+    """Let `input`, `getpass` and `breakpoint` answer at once with an error instead of waiting for nobody."""
+    builtins.input = _no_input
+    for name in ("getpass", "unix_getpass", "fallback_getpass"):
+        setattr(getpass, name, _no_getpass)
+    sys.breakpointhook = _no_breakpoint
+
+
+def settle_in(folder: Path, *, seed: int | None) -> None:
+    """Make a forked process its own: signals, random numbers, folder, import paths.
+
+    `seed` makes random numbers repeatable; without it they come from the system.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGINT, signal.SIGPIPE}:
+        if signal.getsignal(number) not in (None, signal.SIG_DFL):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as every Python has it: a broken pipe is an exception
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _reseed(seed)
+    os.chdir(folder)
+    tempfile.tempdir = None
+    sys.argv = [""]
+    sys.path[:] = [str(folder), str(folder / PACKAGES), *(p for p in sys.path if p and p != str(Path.cwd()))]
+    faulthandler.enable(file=2, all_threads=False)
+
+
+def refresh_imports(folder: Path) -> None:
+    """Let modules written a moment ago be found: the import system caches folders by their time stamp."""
+    cache = sys.path_importer_cache
+    for path in (str(folder), str(folder / PACKAGES)):
+        finder = cache.get(path)
+        if finder is None:
+            cache.pop(path, None)
+        elif hasattr(finder, "invalidate_caches"):
+            finder.invalidate_caches()
+
+
+def report_threads(describe: Callable[[BaseException], str]) -> None:
+    """Let exceptions that end a thread be reported in short."""
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+            name = args.thread.name if args.thread else "?"
+            sys.stderr.write(f"Thread {name} ended with an error.\n{describe(args.exc_value)}\n")
+
+    threading.excepthook = hook
+
+
+def _writer(fd: int) -> TextIO:
+    raw = io.FileIO(fd, "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _flush(stream: Any) -> None:
+    try:
+        stream.flush()
+    except Exception:
+        return  # a stream of the guest's own making, or a pipe whose reader has gone
+
+
+def _reseed(seed: int | None) -> None:
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(None if seed is None else seed % 2**32)
+
+
+def _no_input(prompt: object = "", /) -> NoReturn:
+    raise EOFError("no keyboard here: input() cannot wait for anybody; put the value into the code")
+
+
+def _no_getpass(*args: object, **kwargs: object) -> NoReturn:
+    raise EOFError("no keyboard here: getpass() cannot wait for anybody; put the value into the code")
+
+
+def _no_breakpoint(*args: object, **kwargs: object) -> NoReturn:
+    raise EOFError("no keyboard here: breakpoint() cannot wait for commands; print the values instead")

@@ -1,0 +1,169 @@
+"""One Python worker at work: takes cells from the channel, runs them, sends what they show and how they ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from executor.languages import figures
+from executor.languages.cells import Cells
+from executor.languages.channel import ErrorData
+from executor.languages.control import Control
+from executor.languages.displays import Displays
+from executor.languages.guest import Streams, refresh_imports, report_threads, settle_in, settle_interpreter
+from executor.languages.pictures import Plots
+from executor.languages.shell import NotebookShell
+from executor.languages.traceback import cell_name
+
+DEFAULT_PICTURE_CHARS = 110_000
+"""Base64 characters that the pictures of one cell may take together."""
+INTERRUPTED_DRAWING = 0.4
+"""Seconds for the figures of an interrupted cell: the hard stop is near."""
+
+_signal = signal.signal
+_raise_interrupt = signal.default_int_handler
+_exit = os._exit
+
+
+class Notebook:
+    """The loop of one worker. `run` never returns; nothing that a cell raises ends it."""
+
+    def __init__(self, shell: NotebookShell, control: Control, folder: Path) -> None:
+        self._shell = shell
+        self._control = control
+        self._folder = folder
+        self._streams = Streams()
+        self._cells = Cells(shell)
+        self._displays = Displays(shell, control, Plots(folder))
+        self._begun = False
+        self._interrupt_waits = False
+        shell.displays = self._displays
+        shell.tracebacks.folder = folder
+        figures.on_show = self._displays.show_figures
+        warnings.formatwarning = shell.tracebacks.format_warning
+        report_threads(lambda error: shell.tracebacks.describe(error)["traceback"])
+        os.register_at_fork(after_in_child=control.detach)
+        _signal(signal.SIGINT, self._hold)
+
+    def run(self) -> NoReturn:
+        """Serve cells until the leader hangs up."""
+        self._control.send({"event": "ready"})
+        while True:
+            message = self._control.receive()
+            if message.get("op") != "execute":
+                continue
+            self._begun = True
+            self._execute(
+                str(message["id"]),
+                str(message["code"]),
+                int(message["number"]),
+                int(message.get("picture_chars", DEFAULT_PICTURE_CHARS)),
+            )
+
+    def _execute(self, execution_id: str, code: str, number: int, picture_chars: int) -> None:
+        displays = self._displays
+        displays.begin(execution_id, picture_chars)
+        refresh_imports(self._folder)
+        failure = self._guarded(lambda: self._cells.run(code, number))
+        if self._control.detached:
+            self._leave(failure, number)
+        if figures.any_open():
+            seconds = INTERRUPTED_DRAWING if isinstance(failure, KeyboardInterrupt) else None
+            late = self._guarded(lambda: displays.show_figures(seconds=seconds))
+            failure = failure or late
+        self._begun = self._interrupt_waits = False
+        self._finish(execution_id, number, failure)
+
+    def _guarded(self, work: Callable[[], None]) -> BaseException | None:
+        """Run guest code with SIGINT raising KeyboardInterrupt; returns what it raised."""
+        failure: BaseException | None = None
+        try:
+            _signal(signal.SIGINT, _raise_interrupt)
+            if self._interrupt_waits:
+                self._interrupt_waits = False
+                raise KeyboardInterrupt
+            work()
+        except BaseException as error:
+            failure = error
+        while True:
+            try:
+                _signal(signal.SIGINT, self._hold)
+            except KeyboardInterrupt as error:
+                failure = failure or error
+            else:
+                return failure
+
+    def _hold(self, signum: int, frame: FrameType | None) -> None:
+        """SIGINT outside of guest code: it means the cell that was handed over and has not begun, or nobody."""
+        if self._begun or self._control.waiting():
+            self._interrupt_waits = True
+
+    def _finish(self, execution_id: str, number: int, failure: BaseException | None) -> None:
+        displays = self._displays
+        status, error = "ok", None
+        try:
+            status, error = self._judge(failure, number)
+            displays.finish()
+            for sentence in (*settle_interpreter(), *self._streams.settle()):
+                displays.note(sentence)
+        except BaseException as fault:
+            displays.note(f"The end of the cell was disturbed: {type(fault).__name__}.")
+        done = {
+            "event": "done",
+            "id": execution_id,
+            "status": status,
+            "error": error,
+            "return_code": 0 if status == "ok" else 1,
+            "notices": displays.notices[:50],
+        }
+        while True:
+            try:
+                self._control.send(done)
+            except ValueError:
+                done["error"], done["notices"] = None, ["The cell's error could not be sent."]
+                continue
+            except BaseException:  # noqa: S110  a guest's signal handler; the frame is queued and `flush` sends it
+                pass
+            break
+        self._control.flush()
+
+    def _judge(self, failure: BaseException | None, number: int) -> tuple[str, ErrorData | None]:
+        if failure is None:
+            return "ok", None
+        error = self._shell.tracebacks.describe(failure, cell_name(number))
+        if isinstance(failure, KeyboardInterrupt):
+            error["message"] = error["message"] or "the cell was interrupted; variables are kept"
+            return "interrupted", error
+        if isinstance(failure, SystemExit):
+            self._displays.note("The cell ended itself with exit(); the session and its variables are kept.")
+            if failure.code is None or failure.code == 0:
+                return "ok", None
+            if isinstance(failure.code, int):
+                error["message"] = f"exit code {failure.code}"
+        return "error", error
+
+    def _leave(self, failure: BaseException | None, number: int) -> NoReturn:
+        """End a process that guest code forked and that has come to the end of the cell."""
+        code = 0
+        try:
+            if isinstance(failure, SystemExit):
+                code = failure.code if isinstance(failure.code, int) else int(failure.code is not None)
+            elif failure is not None:
+                code = 1
+                sys.stderr.write(self._shell.tracebacks.describe(failure, cell_name(number))["traceback"] + "\n")
+            self._streams.settle()
+        finally:
+            _exit(code & 0xFF)
+
+
+def serve(shell: NotebookShell, control: socket.socket, folder: Path, *, seed: int | None) -> NoReturn:
+    """Settle in this process and be a worker until the leader hangs up."""
+    settle_in(folder, seed=seed)
+    Notebook(shell, Control(control), folder).run()

@@ -1,0 +1,92 @@
+"""Python in a session: what the zygote preloads, what a worker runs, and how a leader speaks with it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+from executor.errors import InvalidRequest
+from executor.languages.channel import Decoder, Event, check_event, encode
+
+if TYPE_CHECKING:
+    from executor.languages.shell import NotebookShell
+
+PICTURE_CHARS = 110_000
+"""Base64 characters that the pictures of one cell may take together."""
+
+_ROOT = str(Path(__file__).parents[2])
+_COMMAND = """
+import socket, sys
+from pathlib import Path
+sys.path.append(sys.argv[1])
+from executor.languages.python import main, preload
+preload()
+main(socket.socket(fileno=int(sys.argv[2])), folder=Path.cwd())
+"""
+
+
+class Python:
+    """The leader's side: frames for cells, checked events from the worker. One object per worker."""
+
+    language: Literal["python"] = "python"
+    CONTROL: tuple[int, ...] = (3,)
+    interrupt_target: Literal["worker"] = "worker"
+
+    def __init__(self, *, picture_chars: int = PICTURE_CHARS) -> None:
+        self._picture_chars = picture_chars
+        self._decoder = Decoder()
+
+    def command(self) -> list[str]:
+        """The slow way to a worker, about a second of loading; a fork that calls `main` has that behind it."""
+        return [sys.executable, "-c", _COMMAND, _ROOT, str(self.CONTROL[0])]
+
+    def environment(self) -> dict[str, str]:
+        """Nothing is needed."""
+        return {}
+
+    def execute(self, execution_id: str, code: str, number: int) -> bytes:
+        """Bytes that start a cell. Raises InvalidRequest for code that is no text."""
+        message = {"op": "execute", "id": execution_id, "code": code, "number": number}
+        try:
+            return encode({**message, "picture_chars": self._picture_chars})
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(
+                f"The code holds half a character (a lone surrogate), {error.reason}; send whole characters."
+            ) from None
+
+    def interrupt(self) -> None:
+        """There are no bytes for it: SIGINT goes to the worker process."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events in the bytes that arrived. Raises ProtocolError; the object is of no use after that."""
+        return [check_event(message) for message in self._decoder.feed(data)]
+
+
+_shell: NotebookShell | None = None
+
+
+def preload() -> None:
+    """Load and warm up everything that workers share. Once, in the zygote; no thread and no descriptor is left behind.
+
+    The environment must hold OPENBLAS_NUM_THREADS=1, OMP_NUM_THREADS=1, JE_ARROW_MALLOC_CONF=background_thread:false.
+    """
+    # here and not above: who only wants to speak with a worker must not pay a second of imports
+    from executor.languages.warming import warm_shell  # noqa: PLC0415
+
+    global _shell  # noqa: PLW0603  IPython's shell is one per process, too
+    _shell = warm_shell()
+
+
+def main(control: socket.socket, *, folder: Path, seed: int | None = None) -> NoReturn:
+    """Be the session's Python worker on `control`, with `folder` as working directory. Never returns.
+
+    Called in a fork of the zygote, inside the sandbox, with the environment set and 0, 1 and 2 open. `seed` makes
+    random numbers repeatable; without it they come from the system.
+    """
+    from executor.languages.notebook import serve  # noqa: PLC0415  loaded by `preload` already
+
+    if _shell is None:
+        raise RuntimeError("Nothing is loaded: preload() has to run before the fork.")
+    serve(_shell, control, folder, seed=seed)
