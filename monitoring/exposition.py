@@ -14,7 +14,6 @@ from starlette.routing import Route
 from executor.events import AccessRefused, Bus
 from executor.settings import Settings
 
-
 _WRONG_KEY_SECONDS = 0.5
 _MOST_WAITING = 16
 

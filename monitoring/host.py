@@ -90,14 +90,16 @@ class Host:
         )
         yield Reading(f"{prefix}_container_cpu_limit", "CPUs that the container may use at once.", self.cpu_limit)
         yield Reading(
-            f"{prefix}_container_memory_bytes", "Memory in use, droppable page cache left out.", self.memory_bytes
+            f"{prefix}_container_memory_bytes",
+            "Memory that the container uses, droppable page cache left out.",
+            self.memory_bytes,
         )
         yield Reading(f"{prefix}_container_memory_limit_bytes", "Memory that the container may use.", self.memory_limit)
         yield Reading(f"{prefix}_disk_free_bytes", "Free space where the sessions' folders are.", self.disk_free)
-        yield Reading(f"{prefix}_disk_bytes", "Size of that disk.", self.disk_size)
+        yield Reading(f"{prefix}_disk_bytes", "Size of the disk where the sessions' folders are.", self.disk_size)
         yield Reading(
             f"{prefix}_network_bytes",
-            "Bytes over all interfaces but loopback.",
+            "Bytes that passed the network, loopback left out.",
             self.network_bytes,
             "counter",
             "direction",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args, get_type_hints
 
@@ -37,6 +37,7 @@ class Metrics:
     def __init__(self, settings: Settings, live: Live, *, build: str = "") -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
+        self.labels: dict[str, tuple[str, ...]] = {}
         self._declare()
         self._say_what_is_known(settings)
         self.build_info.labels(build or _version(), platform.python_version()).set(1)
@@ -65,7 +66,9 @@ class Metrics:
 
     def read(self, readings: Iterable[Reading]) -> None:
         """Give these, too, whenever the metrics are asked for."""
-        self.registry.register(Readings(readings))
+        kept = list(readings)
+        self.labels.update((reading.name, (reading.label,)) for reading in kept if reading.label)
+        self.registry.register(Readings(kept))
 
     # what there is
 
@@ -79,7 +82,9 @@ class Metrics:
         self.output_chars = counter("output_chars", "Characters that executions printed and that were kept.", "stream")
         self.outputs_cut = counter("outputs_cut", "Executions of whose output something was cut.", "language")
         self.pictures = counter("pictures", "Pictures that executions displayed.")
-        self.picture_bytes = counter("picture_bytes", "Bytes of these pictures, padded to three.")
+        self.picture_bytes = counter(
+            "picture_bytes", "Bytes of the pictures that executions displayed, padded to three."
+        )
         self.files_changed = counter("files_changed", "Files that executions made or changed.")
         self.limits_hit = counter("limits_hit", "Limits that executions ran into.", "limit")
         self.violations = counter(
@@ -98,16 +103,14 @@ class Metrics:
         self.sessions_created = counter("sessions_created", "Sessions created; each is one fork of the zygote.")
         self.sessions_ended = counter("sessions_ended", "Sessions that ended, by why.", "reason")
         self.session_create_seconds = histogram("session_create_seconds", "Time that it took to create sessions.")
-        self.session_age_seconds = Histogram(
-            f"{PREFIX}_session_age_seconds", "Age at which sessions ended.", buckets=AGES, registry=self.registry
-        )
+        self.session_age_seconds = histogram("session_age_seconds", "Age at which sessions ended.", buckets=AGES)
         self.backend_starts = counter("backend_starts", "Starts of the zygote.")
         self.backend_restarts = counter("backend_restarts", "Starts of the zygote because the former one died.")
         self.backend_start_seconds = gauge("backend_start_seconds", "Time that the zygote's last start took.")
         self.sandbox_level = gauge(
             "sandbox_level", "1 for the isolation reached on this host, 0 for the rest.", "level"
         )
-        self.sandbox_rank = gauge("sandbox_rank", "The same as a number: 0 weak, 1 strong, 2 full.")
+        self.sandbox_rank = gauge("sandbox_rank", "Isolation reached on this host: 0 weak, 1 strong, 2 full.")
         self.sandbox_layer = gauge(
             "sandbox_layer", "1 for each layer of the sandbox that is on, 0 for one off.", "layer"
         )
@@ -118,7 +121,9 @@ class Metrics:
         self.connections_opened = counter("connections_opened", "MCP connections opened.", "transport")
         self.access_refused = counter("access_refused", "Requests turned away at the door.", "reason")
         self.file_transfers = counter("file_transfers", "Files taken in, given out, moved or deleted.", "action")
-        self.file_transfer_bytes = counter("file_transfer_bytes", "Bytes of these files.", "action")
+        self.file_transfer_bytes = counter(
+            "file_transfer_bytes", "Bytes of files taken in, given out, moved or deleted.", "action"
+        )
         self.faults = counter("faults", "Failures of ours, by where.", "where")
         self.loop_lag_seconds = histogram("event_loop_lag_seconds", "How late the event loop woke a sleeping task.")
         self.build_info = gauge("build_info", "1, with the versions in the labels.", "version", "python")
@@ -160,13 +165,16 @@ class Metrics:
         self.limits_hit.labels(OTHER)
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        self.labels[f"{PREFIX}_{name}"] = labels
         return Counter(f"{PREFIX}_{name}", help, labels, registry=self.registry)
 
     def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
+        self.labels[f"{PREFIX}_{name}"] = labels
         return Gauge(f"{PREFIX}_{name}", help, labels, registry=self.registry)
 
-    def _histogram(self, name: str, help: str, *labels: str) -> Histogram:
-        return Histogram(f"{PREFIX}_{name}", help, labels, buckets=DURATIONS, registry=self.registry)
+    def _histogram(self, name: str, help: str, *labels: str, buckets: Sequence[float] = DURATIONS) -> Histogram:
+        self.labels[f"{PREFIX}_{name}"] = labels
+        return Histogram(f"{PREFIX}_{name}", help, labels, buckets=buckets, registry=self.registry)
 
     # what happens
 

@@ -24,9 +24,9 @@ def configuration(
     """The text of a `prometheus.yml` for the Space at `address` (http or https).
 
     `token_file` names the file with the Hub token that opens a private Space, None where there is no such wall; a
-    relative path counts from the configuration's folder, as does `rules`, a pattern. `metrics_key` is METRICS_KEY, for a
-    Space that has one: it is written into the text. `interval` is in seconds. Raises ValueError for an address that has
-    no host. Each scrape counts as a visit: a Space on free hardware that is scraped does not fall asleep.
+    relative path counts from the configuration's folder, as does `rules`, a pattern. `metrics_key` is METRICS_KEY, for
+    a Space that has one: it is written into the text. `interval` is in seconds. Raises ValueError for an address that
+    has no host. Each scrape counts as a visit: a Space on free hardware that is scraped does not fall asleep.
     """
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Monitoring:
         self.metrics = Metrics(settings, live, build=build)
         self.history = History(live, self.pseudonyms)
         self.metrics.read(Host(Path(settings.state_dir or tempfile.gettempdir())).readings(PREFIX))
-        self.metrics.read(self._own_readings())
+        self.metrics.read(own_readings(bus, handler))
         self.routes: list[Route] = [metrics_route(self.metrics.registry, settings, bus)]
         # `live` last: when an execution ends, the journal asks it how that began
         self._listeners = (self.journal.update, self.metrics.update, self.history.update, live.update)
@@ -107,16 +107,25 @@ class Monitoring:
                 _log.exception("sessions could not be measured")
             await asyncio.sleep(MEASURE_INTERVAL)
 
-    def _own_readings(self) -> Iterable[Reading]:
-        bus, handler = self._bus, self._handler
-        for name, help, read in (
-            ("events_dropped", "Events thrown away because a subscriber was too slow.", lambda: float(bus.dropped)),
-            ("event_failures", "Events on which a subscriber raised an error.", lambda: float(bus.failed)),
-            ("log_lines_held_back", "Log lines not printed because they repeat.", lambda: float(handler.held_back)),
-            ("log_lines_broken", "Log lines that could not be rendered.", lambda: float(handler.unrenderable)),
-        ):
-            yield Reading(f"{PREFIX}_{name}", help, read, "counter")
-        yield Reading(f"{PREFIX}_log_lines", "Log lines printed.", lambda: dict(handler.lines), "counter", "level")
+
+def own_readings(bus: Bus, handler: LineHandler | None) -> Iterator[Reading]:
+    """What monitoring lost or held back; the log's part is zero without a `handler`."""
+
+    def of_handler(name: str) -> Callable[[], float]:
+        return lambda: float(getattr(handler, name, 0))
+
+    for name, help, read in (
+        ("events_dropped", "Events thrown away because a subscriber was too slow.", lambda: float(bus.dropped)),
+        ("event_failures", "Events on which a subscriber raised an error.", lambda: float(bus.failed)),
+        ("log_lines_held_back", "Log lines not printed because they repeat.", of_handler("held_back")),
+        ("log_lines_broken", "Log lines that could not be rendered.", of_handler("unrenderable")),
+    ):
+        yield Reading(f"{PREFIX}_{name}", help, read, "counter")
+
+    def lines() -> dict[str, float]:
+        return {"info": 0, "warning": 0, "error": 0, **(handler.lines if handler else {})}
+
+    yield Reading(f"{PREFIX}_log_lines", "Log lines printed.", lines, "counter", "level")
 
 
 def subscribe(bus: Bus, settings: Settings, handler: LineHandler | None = None, *, build: str = "") -> Monitoring:
@@ -135,7 +144,8 @@ def subscribe(bus: Bus, settings: Settings, handler: LineHandler | None = None, 
                     yield
 
     `handler` is what `configure` returned; without one it is called here. `build` names the running code. Give
-    `watched.history` to the operator's tab. Tool calls are to be answered within `executor.events.during(request_id, tool)`: then an execution's log line says
-    which call it belongs to, and an ordinary call costs no line of its own.
+    `watched.history` to the operator's tab. Tool calls are to be answered within
+    `executor.events.during(request_id, tool)`: then an execution's log line says which call it belongs to, and an
+    ordinary call costs no line of its own.
     """
     return Monitoring(bus, settings, handler if handler is not None else configure(settings), build=build)
