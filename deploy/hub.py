@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -74,7 +74,8 @@ class Hub:
 
         def ask() -> SpaceInfo | None:
             try:
-                return self._api.space_info(space)
+                # without its own timeout, this one call waits for ever
+                return self._api.space_info(space, timeout=self.pace.request_timeout)
             except RepositoryNotFoundError as error:
                 if error.response.status_code == 401:
                     raise _status_error(error) from None
@@ -132,7 +133,9 @@ class Hub:
 
     def delete_variable(self, space: str, key: str) -> None:
         """Delete one variable; one that is gone already is fine."""
-        self._gone_is_fine(f"deleting the variable {key}", space, lambda: self._api.delete_space_variable(space, key))
+        self._delete_key(
+            f"deleting the variable {key}", space, key, self._api.delete_space_variable, self._api.get_space_variables
+        )
 
     def set_secret(self, space: str, key: str, value: str) -> None:
         """Set one secret."""
@@ -140,7 +143,9 @@ class Hub:
 
     def delete_secret(self, space: str, key: str) -> None:
         """Delete one secret; one that is gone already is fine."""
-        self._gone_is_fine(f"deleting the secret {key}", space, lambda: self._api.delete_space_secret(space, key))
+        self._delete_key(
+            f"deleting the secret {key}", space, key, self._api.delete_space_secret, self._api.get_space_secrets
+        )
 
     def set_hardware(self, space: str, hardware: str) -> None:
         """Ask for other hardware."""
@@ -260,12 +265,20 @@ class Hub:
             }
         return False
 
-    def _gone_is_fine(self, doing: str, space: str, act: Callable[[], object]) -> None:
+    def _delete_key(
+        self,
+        doing: str,
+        space: str,
+        key: str,
+        delete: Callable[[str, str], object],
+        read: Callable[[str], Mapping[str, object]],
+    ) -> None:
         def once() -> None:
             try:
-                act()
+                delete(space, key)
             except HfHubHTTPError as error:
-                if error.response.status_code != 404 or isinstance(error, RepositoryNotFoundError):
+                # gone already, or a 404 that means something else: look
+                if error.response.status_code != 404 or key in read(space):
                     raise
 
         self._call(doing, space, once)

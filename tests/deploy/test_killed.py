@@ -1,0 +1,75 @@
+"""SIGKILL after each request of `apply` in turn: nothing leaked, and the next apply completes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+
+import pytest
+
+from deploy.apply import apply
+from deploy.bundle import Bundle, collect
+from deploy.hub import Hub
+from tests.deploy.conftest import FAST, SECRETS, WRITE, a_target
+from tests.deploy.invariants import nothing_leaked
+from tests.hub import Fault, Kill, LocalHub
+
+TARGET = a_target()
+
+
+@dataclass(frozen=True)
+class Whoever(Kill):
+    """Kills the process that is applying when the moment comes."""
+
+    def __call__(self) -> None:
+        os.kill(victims[-1].pid or 0, signal.SIGKILL)
+
+
+victims: list[ForkServerProcess] = []
+
+
+def deploying(url: str, files: dict[str, bytes]) -> None:
+    client = Hub(endpoint=url, token=WRITE, hardware=TARGET.hardware, pace=FAST)
+    client.whoami()
+    apply(client, TARGET, Bundle(files), say=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def forks() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["deploy.apply", "huggingface_hub.hf_api", "tests.deploy.conftest"])
+    return context
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_at_each_request_in_turn_leaks_nothing_and_is_completed_by_the_next_apply(
+    hub: LocalHub, still_tree, forks, moment
+) -> None:
+    bundle = collect(TARGET, project=still_tree)
+
+    def run() -> int:
+        process = forks.Process(target=deploying, args=(hub.url, dict(bundle.files)))
+        victims.append(process)
+        process.start()
+        process.join(60)
+        assert process.exitcode is not None
+        return process.exitcode
+
+    assert run() == 0
+    keys = [exchange.key for exchange in hub.record]
+    for method, route, number in keys:
+        hub.reset()
+        hub.faults.append(Fault(method, route, number, Whoever(0, moment)))
+        where = f"killed {moment} {method} {route} #{number}"
+        assert run() == -signal.SIGKILL, where
+        nothing_leaked(hub, SECRETS, (WRITE,))
+        hub.faults.clear()
+        assert run() == 0, where
+        nothing_leaked(hub, SECRETS, (WRITE,))
+        space = hub.spaces[TARGET.space]
+        assert {k: v["value"] for k, v in space.secrets.items()} == SECRETS, where
+        assert {path: space.files[path] for path in bundle.files} == bundle.files, where
+        assert len(space.commits) == 2, f"{where}: committed twice"
