@@ -67,6 +67,7 @@ class ZygoteProcess:
         self.control = ours
         self.control.setblocking(False)
         plain = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if not f.metadata[SECRET]}
+        plain["state_dir"] = str(state)
         self.control.send(json.dumps(plain).encode())
 
     def stop(self) -> None:

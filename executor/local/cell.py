@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from executor.local.stream import Stream
 from executor.results import Language, Status
+from executor.sandbox.notifier import explain
+from executor.sandbox.syscalls import Kind
 
 MAX_DISPLAY = 6 * 2**20
 """Bytes of displayed values kept of one execution, so that its report fits a frame with room to spare."""
@@ -64,8 +67,9 @@ class Cell:
         session_id: str,
         status: Status,
         return_code: int | None,
-        error: dict[str, Any] | None,
+        error: Mapping[str, Any] | None,
         files: list[dict[str, Any]],
+        refused: list[Kind],
     ) -> dict[str, Any]:
         """The execution's result as `ExecutionResult.from_json` takes it."""
         stdout, stderr = self.stdout.finish(), self.stderr.finish()
@@ -86,7 +90,9 @@ class Cell:
             "outputs": self.outputs,
             "files": files,
             "error": error,
-            "violations": [],
+            "violations": [
+                {"rule": kind, "message": explain(kind), "line": 1, "column": 1, "layer": "sandbox"} for kind in refused
+            ],
             "truncated": truncated,
             "notices": self.notices,
         }

@@ -6,15 +6,14 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
 
 from executor.local.cell import StopReason
-from executor.local.workspace import Workspace
-from executor.results import Language
+from executor.sandbox.confinement import Entrance, Sandbox
+from executor.sandbox.limits import MIB
 from executor.sandbox.processes import ProcessTree
-from executor.sandbox.report import SandboxReport
-from executor.settings import Settings
+from executor.sandbox.syscalls import Kind
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at the memory while a cell runs."""
@@ -25,57 +24,54 @@ LOOK_IDLE = 1.0
 FOLDER_EVERY = 0.5
 """Seconds between two looks at the folder: walking it is dearer."""
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+DEEP_EVERY = 10
+"""Every so many looks also find memory that is only mapped."""
+
+KILL_DEADLINE = 3.0
+
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
-_MIB = 2**20
-
-
-class Walls:
-    """What is prepared once, in the zygote, for every session."""
-
-    def __init__(self, settings: Settings, report: SandboxReport) -> None:
-        self.settings = settings
-        self.report = report
-
-    @classmethod
-    def build(cls, settings: Settings) -> Walls:
-        """Probe the host and prepare the layers."""
-        return cls(settings, SandboxReport("weak", {}))
-
-    def identity(self) -> int | None:
-        """The uid and gid of the next session; None where all share ours."""
-        return None
-
-    def kill_orphans(self, *, keep: set[int]) -> None:
-        """In the zygote: end what a dead leader left to us; `keep` are the leaders that live."""
-        tree = ProcessTree(os.getpid(), os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        try:
-            end_all(lambda: _without(tree, keep), deadline=5)
-        finally:
-            os.close(tree.proc)
 
 
 class Guard:
-    """Watches the processes of one session; lives in its leader."""
+    """Watches the processes of one session; lives in its leader, which making one deprives of every privilege."""
 
-    def __init__(self, folder: Path, settings: Settings, walls: Walls, identity: int | None) -> None:
-        self._folder = folder
-        self._settings = settings
-        self._walls = walls
-        self._identity = identity
-        proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._tree = ProcessTree(os.getpid(), proc)
+    def __init__(self, sandbox: Sandbox, folder: str, *, uid: int | None) -> None:
+        self._confinement = sandbox.confine(folder, uid=uid)
+        self._limits = sandbox.limits
+        self._tree = self._confinement.tree
         self._workers: set[int] = set()
+        self._listeners: dict[int, int] = {}
         self._running = False
         self._next = float("inf")
+        self._looks = 0
         self._next_folder = 0.0
+        self._denied: Counter[Kind] = Counter()
         self._figures: dict[str, str] = {}
+
+    @property
+    def folder(self) -> str:
+        """Where the session's folder is, as the leader and the workers see it."""
+        return self._confinement.folder
+
+    @property
+    def init(self) -> int | None:
+        """The process that must not end while the session lives; None where there is none."""
+        return self._confinement.init
 
     # For the leader's loop
 
-    def entrance(self, language: Language) -> Callable[[], None]:
-        """What a new worker calls to be shut in."""
-        return lambda: None
+    def entrance(self) -> Entrance:
+        """What shuts a new worker in."""
+        return self._confinement.entrance()
+
+    @property
+    def worker_parent(self) -> int:
+        """What a worker sees as its parent's process id."""
+        return self._confinement.worker_parent
+
+    def answer(self, listener: int) -> bool:
+        """Decide on the system calls that wait for us; False when nobody uses the listener any more."""
+        return self._confinement.notifier.handle(listener)
 
     def worker_started(self, pid: int) -> None:
         """A worker of ours was forked."""
@@ -84,44 +80,51 @@ class Guard:
     def worker_ended(self, pid: int) -> None:
         """A worker was reaped: what it had started and left to us ends with it."""
         self._workers.discard(pid)
-        end_all(lambda: _without(self._tree, self._workers), deadline=5)
+        self._end(lambda: _without(self._tree, self._workers))
 
     def cell_started(self) -> None:
         """Look often from now on."""
         self._running = True
         self._next = time.monotonic() + LOOK_EVERY
+        self._denied = Counter(self._confinement.notifier.denials)
 
-    def cell_finished(self) -> None:
-        """Look seldom, and only while something is left running."""
+    def cell_finished(self) -> list[Kind]:
+        """Look seldom, and only while something is left running; what the kernel's layers refused meanwhile."""
         self._running = False
         self._next = time.monotonic() + LOOK_IDLE if self._background() else float("inf")
+        return list(Counter(self._confinement.notifier.denials) - self._denied)
 
     def next_look(self) -> float:
         """When `look` is due, monotonic seconds."""
         return self._next
 
-    def look(self, now: float, workspace: Workspace) -> StopReason | None:
+    def look(self, now: float) -> StopReason | None:
         """Compare what the session uses with what it may use; the limit that is passed, if any."""
         if not self._running and not self._background():
             self._next = float("inf")
             return None
         self._next = now + (LOOK_EVERY if self._running else LOOK_IDLE)
-        used, limit = self._memory(self._tree.members()), self._settings.session_memory_mb * _MIB
-        if used > limit:
+        self._looks += 1
+        usage = self._confinement.meter.read(deep=self._looks % DEEP_EVERY == 0)
+        if usage.memory > self._limits.memory:
             self._figures["memory"] = (
-                f"The session used {used // _MIB} MiB of memory, its limit is {limit // _MIB} MiB."
+                f"The session used {usage.memory // MIB} MiB of memory, its limit is {self._limits.memory // MIB} MiB."
             )
             return "memory"
-        if now >= self._next_folder:
-            size, count = workspace.usage()
+        if now < self._next_folder:
+            return None
+        meter = self._confinement.folder_meter
+        if meter.step():
             # a folder that takes long to walk is walked less often
             self._next_folder = time.monotonic() + max(FOLDER_EVERY, 20 * (time.monotonic() - now))
-            if size > workspace.max_bytes or count > workspace.max_files:
-                self._figures["disk"] = (
-                    f"The session's folder holds {size // _MIB} MiB in {count:,} files, its limits are "
-                    f"{workspace.max_bytes // _MIB} MiB and {workspace.max_files:,} files. Delete what is not needed."
-                )
-                return "disk"
+        size = meter.bytes + usage.unlinked
+        if size > self._limits.folder_bytes or meter.files > self._limits.folder_files:
+            self._figures["disk"] = (
+                f"The session's folder holds {size // MIB} MiB in {meter.files:,} files, its limits are "
+                f"{self._limits.folder_bytes // MIB} MiB and {self._limits.folder_files:,} files. "
+                "Delete what is not needed."
+            )
+            return "disk"
         return None
 
     def why(self, limit: StopReason) -> str:
@@ -130,53 +133,60 @@ class Guard:
 
     def stats(self) -> dict[str, int]:
         """Memory in bytes, processes and threads, now."""
-        members = self._tree.members()
-        processes, threads = self._tree.count()
-        return {"memory": self._memory(members), "processes": processes, "threads": threads}
+        usage = self._confinement.meter.read()
+        return {"memory": usage.memory, "processes": usage.processes, "threads": usage.threads}
 
     # Ends
 
     def kill(self, worker: int) -> None:
         """SIGKILL a worker and all that it or nobody is the parent of; the other workers' processes are spared."""
         others = self._workers - {worker}
-        end_all(lambda: _without(self._tree, others), zombies=self._workers, deadline=2)
+        self._end(lambda: _without(self._tree, others))
 
     def kill_since(self, moment: float) -> None:
         """SIGKILL what was started after that monotonic moment, workers spared."""
         # as /proc tells it: in ticks since boot; the clock that stops in suspend and the other differ there
         since = moment - time.monotonic() + time.clock_gettime(time.CLOCK_BOOTTIME) - 2 * _TICK
-        end_all(
-            lambda: [pid for pid in self._tree.members() if pid not in self._workers and self._born(pid) >= since],
-            deadline=2,
-        )
+        self._end(lambda: [pid for pid in self._others() if self._born(pid) >= since])
 
     def kill_background(self) -> None:
         """SIGKILL everything but the workers."""
-        end_all(lambda: [pid for pid in self._tree.members() if pid not in self._workers], deadline=2)
+        self._end(self._others)
 
     def end_session(self) -> None:
         """SIGKILL everything, for good."""
-        end_all(self._tree.members, deadline=5)
+        self._confinement.end()
 
     # Inside
 
-    def _background(self) -> bool:
-        return any(pid not in self._workers for pid in self._tree.members())
+    def _others(self) -> list[int]:
+        return [pid for pid in self._tree.members() if pid not in self._workers]
 
-    def _memory(self, pids: Iterable[int]) -> int:
-        """Bytes that are the processes' own: anonymous and shared-anonymous pages, not mapped files."""
-        total = 0
-        for pid in pids:
-            fields = self._tree.read(f"{pid}/statm", 256).split()
-            if len(fields) > 2:
-                total += (int(fields[1]) - int(fields[2])) * _PAGE
-        return total
+    def _background(self) -> bool:
+        return bool(self._others())
+
+    def _end(self, condemned: Callable[[], list[int]]) -> None:
+        """Kill while nothing can fork, so that no chain of forks outruns us."""
+        self._confinement.notifier.closing = True
+        try:
+            end_all(condemned, zombies=self._workers, deadline=KILL_DEADLINE)
+        finally:
+            self._confinement.notifier.closing = False
 
     def _born(self, pid: int) -> float:
         stat = self._tree.read(f"{pid}/stat", 4096)
         # the name in parentheses may hold anything, the last one closes it
         fields = stat[stat.rfind(b")") + 2 :].split()
         return int(fields[19]) * _TICK if len(fields) > 19 else 0.0
+
+
+def kill_orphans(keep: set[int]) -> None:
+    """In the zygote: end every child of ours, and what is below it, but for those in `keep`."""
+    tree = ProcessTree(os.getpid(), os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    try:
+        end_all(lambda: _without(tree, keep), deadline=KILL_DEADLINE)
+    finally:
+        os.close(tree.proc)
 
 
 def end_all(

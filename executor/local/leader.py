@@ -14,12 +14,12 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from executor.errors import ExecutorError
+from executor.errors import BackendFailed, ExecutorError
 from executor.languages import channel
 from executor.languages.channel import ProtocolError
 from executor.local import wire
@@ -30,6 +30,8 @@ from executor.local.transfers import Transfers, file_json
 from executor.local.worker import Program, Worker
 from executor.local.workspace import Workspace
 from executor.results import Language, Status
+from executor.sandbox.confinement import Sandbox
+from executor.sandbox.notifier import explain
 from executor.settings import Settings
 
 FLUSH_EVERY = 0.05
@@ -84,7 +86,6 @@ class Leader:
         self._settings = settings
         self._programs = programs
         self._guard = guard
-        self._pid = os.getpid()
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._workers: dict[Language, Worker] = {}
@@ -258,8 +259,8 @@ class Leader:
         self._guard.cell_started()
         try:
             worker = self._worker(language)
-        except OSError as error:
-            cell.notices.append(f"The {_NAMES[language]} process could not be started: {error.strerror or error}.")
+        except (OSError, BackendFailed) as error:
+            cell.notices.append(f"The {_NAMES[language]} process could not be started: {error}")
             self._finish(cell, "crashed", 1)
             return
         self._drain(worker)
@@ -287,13 +288,16 @@ class Leader:
         for stream, texts in joined.items():
             self._tell({"event": "output", "id": cell.id, "stream": stream, "text": "".join(texts)})
 
-    def _finish(self, cell: Cell, status: Status, return_code: int | None, error: dict[str, Any] | None = None) -> None:
+    def _finish(
+        self, cell: Cell, status: Status, return_code: int | None, error: Mapping[str, Any] | None = None
+    ) -> None:
         changes = self._workspace.changes()
         if len(changes) > MAX_FILES_REPORTED:
             cell.notices.append(
                 f"{len(changes)} files are new or changed; the first {MAX_FILES_REPORTED} are listed here."
             )
-        self._guard.cell_finished()
+        refused = self._guard.cell_finished()
+        cell.notices.extend(explain(kind) for kind in refused)
         self._cell = None
         report = cell.report(
             session_id=self._id,
@@ -301,6 +305,7 @@ class Leader:
             return_code=return_code,
             error=error,
             files=[file_json(info) for info in changes[:MAX_FILES_REPORTED]],
+            refused=refused,
         )
         self._tell(
             {
@@ -328,7 +333,7 @@ class Leader:
         if worker := self._workers.get(cell.language):
             self._guard.kill(worker.pid)
 
-    def _conclude_stop(self, cell: Cell, error: dict[str, Any] | None, *, kept: bool) -> None:
+    def _conclude_stop(self, cell: Cell, error: Mapping[str, Any] | None, *, kept: bool) -> None:
         assert cell.stop is not None
         self._guard.kill_since(cell.started)
         what = {
@@ -345,7 +350,7 @@ class Leader:
     # What the session uses
 
     def _look(self, now: float) -> None:
-        verdict = self._guard.look(now, self._workspace)
+        verdict = self._guard.look(now)
         if verdict is None:
             return
         if cell := self._cell:
@@ -365,15 +370,21 @@ class Leader:
         worker = Worker(
             self._programs[language],
             Path(self._workspace.root),
-            enter=self._guard.entrance(language),
-            started_by=self._pid,
+            entrance=self._guard.entrance(),
+            parent=self._guard.worker_parent,
         )
         self._workers[language] = worker
         self._guard.worker_started(worker.pid)
         self._add(worker.control.fileno(), lambda mask: self._on_control(worker, mask))
         for fd, stream in worker.pipes.items():
             self._add(fd, partial(self._on_pipe, worker, fd, stream))
+        if worker.listener is not None:
+            self._add(worker.listener, partial(self._on_question, worker.listener))
         return worker
+
+    def _on_question(self, listener: int, _: int) -> None:
+        if not self._guard.answer(listener):
+            self._remove(listener)
 
     def _send(self, worker: Worker, data: bytes) -> None:
         if not worker.send(data):
@@ -471,6 +482,8 @@ class Leader:
                 return
             if pid == 0:
                 return
+            if pid == self._guard.init:
+                self._closing = True
             for worker in tuple(self._workers.values()):
                 if worker.pid == pid:
                     self._on_exit(worker, os.waitstatus_to_exitcode(status))
@@ -483,7 +496,7 @@ class Leader:
         self._guard.worker_ended(worker.pid)
         self._drain(worker)
         self._remove(worker.control.fileno())
-        for fd in worker.pipes:
+        for fd in (*worker.pipes, *([worker.listener] if worker.listener is not None else [])):
             self._remove(fd)
         cell = self._cell
         mine = cell is not None and cell.language == worker.language
@@ -510,7 +523,7 @@ class Leader:
         worker.close()
         if worker.language == "python" and not self._closing and worker.ready:
             # at once, so that the next cell need not wait; where it cannot be, the next cell tries again and says so
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, BackendFailed):
                 self._worker("python")
 
     def _on_no_start(self, worker: Worker, cause: str) -> None:
@@ -533,22 +546,24 @@ def lead(
     *,
     session_id: str,
     folder: str,
+    uid: int | None,
     settings: Settings,
     programs: Callable[[Path], dict[Language, Program]],
-    guard: Callable[[Path, Settings], Guard],
+    sandbox: Sandbox,
 ) -> NoReturn:
-    """Be the leader of a session, in a process just forked from the zygote."""
+    """Be the leader of a session, in a process just forked from the zygote. `folder` exists and is `uid`'s."""
     # nothing here makes cycles worth a collection, and a collection would touch, so copy, shared pages
     gc.disable()
     try:
-        workspace = Workspace(folder, max_bytes=settings.session_disk_mb << 20, max_files=settings.session_files)
+        guard = Guard(sandbox, folder, uid=uid)
+        workspace = Workspace(guard.folder, max_bytes=settings.session_disk_mb << 20, max_files=settings.session_files)
         Leader(
             server,
             session_id=session_id,
             workspace=workspace,
             settings=settings,
-            programs=programs(Path(folder)),
-            guard=guard(Path(folder), settings),
+            programs=programs(Path(guard.folder)),
+            guard=guard,
         ).run()
     except BaseException as error:
         with contextlib.suppress(BaseException):

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from executor.languages.channel import Interpreter
 from executor.sandbox import kernel
+from executor.sandbox.confinement import Entrance
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,12 @@ class Program:
 class Worker:
     """A started worker. Its descriptors are non-blocking; `pid` is a child of ours until `reaped` is called."""
 
-    def __init__(self, program: Program, folder: Path, *, enter: Callable[[], None], started_by: int) -> None:
-        """Fork. `enter` shuts the child in, before anything of the guest's runs; `started_by` is our own pid."""
+    def __init__(self, program: Program, folder: Path, *, entrance: Entrance, parent: int) -> None:
+        """Fork, and wait until the child is shut in, before anything of the guest's runs.
+
+        `parent` is our process id as the child sees it. Raises OSError, or BackendFailed where the child died on its
+        way in.
+        """
         self.speaker = program.interpreter()
         self.language = self.speaker.language
         self.ready = False
@@ -42,7 +47,7 @@ class Worker:
         pid = os.fork()
         if pid == 0:
             ends = {1: out_write, 2: err_write} | {number: pair[1].detach() for number, pair in pairs.items()}
-            _become(program, self.speaker, folder, ends, enter, started_by)
+            _become(program, self.speaker, folder, ends, entrance, parent)
         os.close(out_write)
         os.close(err_write)
         self.pid = pid
@@ -54,6 +59,7 @@ class Worker:
         for fd in self.pipes:
             os.set_blocking(fd, False)
         self._unsent = bytearray()
+        self.listener = entrance.admit()
 
     def send(self, data: bytes) -> bool:
         """Write to the control socket as far as it takes it; False while something waits."""
@@ -98,6 +104,9 @@ class Worker:
         for fd in self.pipes:
             os.close(fd)
         self.pipes.clear()
+        if self.listener is not None:
+            os.close(self.listener)
+            self.listener = None
 
 
 def die_with_parent(parent: int) -> None:
@@ -112,15 +121,15 @@ def _become(
     interpreter: Interpreter,
     folder: Path,
     ends: dict[int, int],
-    enter: Callable[[], None],
-    started_by: int,
+    entrance: Entrance,
+    parent: int,
 ) -> NoReturn:
     """Turn the forked child into a worker. Whatever fails, it ends here and never runs on as a second leader."""
     try:
         signal.set_wakeup_fd(-1)
         for which in (signal.SIGCHLD, signal.SIGTERM, signal.SIGPIPE, signal.SIGINT):
             signal.signal(which, signal.SIG_DFL)
-        die_with_parent(started_by)
+        die_with_parent(parent)
         os.setsid()
         ends[0] = os.open(os.devnull, os.O_RDWR)
         # out of the way first: any of them may sit on a number that another one must take
@@ -128,14 +137,14 @@ def _become(
         moved = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, high) for number, fd in ends.items()}
         for number, fd in moved.items():
             os.dup2(fd, number, inheritable=True)
-        for start, end in pairwise(sorted([*ends, 1 << 20])):
+        for start, end in pairwise(sorted([*ends, *entrance.fds, 1 << 20])):
             os.closerange(start + 1, end)
         os.chdir(folder)
         os.umask(0o077)
         os.environ.clear()
         os.environ.update(program.environment)
         os.environ.update(interpreter.environment())
-        enter()
+        entrance.enter()
         if program.run is None:
             command = interpreter.command()
             os.execve(command[0], command, dict(os.environ))  # noqa: S606  no shell is wanted

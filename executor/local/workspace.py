@@ -1,8 +1,8 @@
 """Workspace: a session's folder, touched only through directory handles, because the guest owns what is inside it.
 
 No name is ever resolved as a path: each component is opened relative to its parent's handle without following links,
-and what is opened must be a regular file with one name. So no symlink, hard link, fifo, device or swap in mid-walk leads
-out of the folder or makes us wait.
+and what is opened must be a regular file with one name. So no symlink, hard link, fifo, device or swap in mid-walk
+leads out of the folder or makes us wait.
 """
 
 from __future__ import annotations

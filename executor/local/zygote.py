@@ -15,20 +15,30 @@ import signal
 import socket
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 from executor.languages import python as python_language
 from executor.languages.javascript import JavaScript
-from executor.local.guard import Guard, Walls
+from executor.local.guard import kill_orphans
 from executor.local.leader import lead
 from executor.local.worker import Program, base_environment, die_with_parent
 from executor.local.workspace import remove_tree
 from executor.results import Language
-from executor.sandbox import kernel
+from executor.sandbox import identity, kernel
+from executor.sandbox.confinement import Sandbox
+from executor.sandbox.limits import Limits
+from executor.sandbox.report import SandboxReport
 from executor.settings import Settings
 
 MAX_REQUEST = 1 << 16
+
+LANGUAGES = Path(python_language.__file__).parent
+"""The programs that node and bash start with must be readable inside."""
+
+FIRST_UID = 200_000
+"""Uids from here on are given to sessions, one each, where the zygote may change its user."""
 
 
 def main(control_fd: int, started_by: int) -> NoReturn:
@@ -39,10 +49,11 @@ def main(control_fd: int, started_by: int) -> NoReturn:
     settings = _settings(json.loads(control.recv(MAX_REQUEST)))
     began = time.monotonic()
     python_language.preload()
-    walls = Walls.build(settings)
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    _tell(control, {"event": "ready", "seconds": time.monotonic() - began, "sandbox": walls.report.to_json()})
-    _Zygote(control, settings, walls).run()
+    sandbox = Sandbox.prepare(Limits.of(settings), state=settings.state_dir, extra=[str(LANGUAGES)])
+    report = SandboxReport("strong" if sandbox.handled else "weak", {})
+    identity.hide()
+    _tell(control, {"event": "ready", "seconds": time.monotonic() - began, "sandbox": report.to_json()})
+    _Zygote(control, settings, sandbox).run()
 
 
 def _settings(values: dict[str, Any]) -> Settings:
@@ -56,10 +67,11 @@ def _tell(control: socket.socket, message: dict[str, Any]) -> None:
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket, settings: Settings, walls: Walls) -> None:
+    def __init__(self, control: socket.socket, settings: Settings, sandbox: Sandbox) -> None:
         self._control = control
         self._settings = settings
-        self._walls = walls
+        self._sandbox = sandbox
+        self._uids = count(FIRST_UID)
         self._leaders: dict[int, tuple[str, str]] = {}  # pid to (session id, folder)
         self._pids: dict[str, int] = {}
 
@@ -102,10 +114,12 @@ class _Zygote:
             server.close()
             _tell(self._control, {"event": "fault", "detail": f"the zygote has {threads} threads and cannot fork"})
             os._exit(72)
-        identity = self._walls.identity()
         os.mkdir(folder, 0o700)
-        if identity is not None:
-            os.chown(folder, identity, identity)
+        uid = None
+        if self._sandbox.own_user:
+            # never one that was in use before: nothing that an earlier session left can be its
+            uid = next(self._uids)
+            os.chown(folder, uid, uid)
         pid = os.fork()
         if pid == 0:
             self._control.close()
@@ -116,9 +130,10 @@ class _Zygote:
                 server,
                 session_id=session_id,
                 folder=folder,
+                uid=uid,
                 settings=self._settings,
                 programs=lambda path: _programs(path, self._settings),
-                guard=lambda path, settings: Guard(path, settings, self._walls, identity),
+                sandbox=self._sandbox,
             )
         server.close()
         self._leaders[pid] = session_id, folder
@@ -137,15 +152,22 @@ class _Zygote:
                 self._pids.pop(session_id, None)
                 if status:
                     # its workers die with it; what they had started has become ours
-                    self._clean(folder)
+                    kill_orphans(set(self._leaders))
+                self._remove(folder)
 
-    def _clean(self, folder: str) -> None:
-        self._walls.kill_orphans(keep=set(self._leaders))
-        if os.fork() == 0:
-            with contextlib.suppress(BaseException):
-                self._control.close()
-                remove_tree(folder)
-            os._exit(0)
+    def _remove(self, folder: str) -> None:
+        """A leader empties its folder, but where it has a view of its own it cannot remove it."""
+        try:
+            os.rmdir(folder)
+        except FileNotFoundError:
+            return
+        except OSError:
+            # aside, as it may take long
+            if os.fork() == 0:
+                with contextlib.suppress(BaseException):
+                    self._control.close()
+                    remove_tree(folder)
+                os._exit(0)
 
     def _wait_for_leaders(self) -> None:
         until = time.monotonic() + 10
@@ -155,7 +177,7 @@ class _Zygote:
         for pid in self._leaders:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        self._walls.kill_orphans(keep=set())
+        kill_orphans(set())
 
 
 def _bash(folder: Path, memory: int):
