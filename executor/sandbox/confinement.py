@@ -82,10 +82,11 @@ class Sandbox:
         extra: Iterable[str] = (),
         layers: Layers | None = None,
     ) -> Sandbox:
-        """Make ready, in a process with one thread. `state`: the folder of all sessions; `extra`: paths to read and run.
+        """Make ready, in a process with one thread. `state`: the folder of all sessions; `extra`: more to read and run.
 
-        The process then is in a mount namespace of its own (in a user namespace, too, where it may not mount), its root
-        unchanged. Raises SettingsError where `state` would be readable.
+        The process then is in a mount namespace of its own (and in a user namespace where it may not mount), with the
+        same root; never delete `state` from there, its `.view` holds mounts. Raises SettingsError where `state` would
+        be readable.
         """
         if not LINUX:
             return cls(limits, layers or Layers(), [], [], None)
@@ -216,6 +217,7 @@ class Confinement:
 
     def entrance(self) -> Entrance:
         """For one worker that is about to be forked."""
+        self.notifier.worker_comes()
         return Entrance(self.limits, self.sandbox.filter(inside=self.inside), self._ruleset, self.sandbox.notifier)
 
     def end(self, *, deadline: float = 5.0) -> Killed:

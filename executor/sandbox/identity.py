@@ -22,7 +22,7 @@ from executor.sandbox.kernel import (
 
 _CAPSET: Final = 126 if X86_64 else 91
 _CAPABILITY_VERSION_3: Final = 0x20080522
-_CAP_SETPCAP: Final = 8
+_FIRST_USER: Final = 200_000
 _CAP_AMBIENT_CLEAR_ALL: Final = 4
 # keep_caps off, noroot, no_setuid_fixup, no ambient raise; each locked
 _SECUREBITS: Final = 0b11101111
@@ -95,3 +95,8 @@ def may_change_user() -> bool:
 def may_mount() -> bool:
     """Whether this process has CAP_SYS_ADMIN; whether the host lets it be used is for a try to tell."""
     return bool(effective_capabilities() & (1 << 21))
+
+
+def session_user(place: int) -> int:
+    """The uid and gid of the session in a place (0, 1, ...), where the server may give it one of its own."""
+    return _FIRST_USER + place

@@ -43,7 +43,7 @@ _BATCH: Final = 64
 _IN_FLIGHT: Final = 0.3
 """Seconds for which a fork that was let go is counted beside the living, as it may not be visible yet."""
 _STALE: Final = 0.01
-"""Seconds for which "full" stands without counting again: counting is dearer than asking."""
+"""Seconds for which "full" stands at most without counting again, as a fork bomb would make us count all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,20 @@ class Request:
         return low - (1 << 32) if low >= 1 << 31 else low
 
 
+_UNKNOWN: Final = (1 << 30, 1 << 30)
+
+
 @dataclass(slots=True)
 class Census:
     """How many processes and threads there may be, and an upper bound of how many there are, kept cheap."""
 
     processes: int
     threads: int
-    seen: tuple[int, int] = (0, 0)
+    seen: tuple[int, int] = _UNKNOWN
     seen_at: float = 0.0
     since: list[int] = field(default_factory=lambda: [0, 0])
     flying: dict[int, tuple[float, bool]] = field(default_factory=dict)
+    cost: float = 0.0
 
     def full(self, is_thread: bool) -> Kind | None:
         """What there would be too much of with one more, by what is known."""
@@ -82,7 +86,8 @@ class Census:
         """Look again; forks that may still be under way count as made."""
         self.flying = {task: fork for task, fork in self.flying.items() if now - fork[0] < _IN_FLIGHT}
         flying = [sum(not thread for _, thread in self.flying.values()), len(self.flying)]
-        self.seen, self.seen_at, self.since = tree.count(), now, flying
+        self.seen, self.seen_at, self.since = tree.count(), time.monotonic(), flying
+        self.cost = self.seen_at - now
 
     def grant(self, task: int, is_thread: bool, now: float) -> None:
         """Count one more."""
@@ -107,6 +112,10 @@ class Notifier:
         self._census = Census(processes, threads)
         self._refusals = {n: rule.otherwise for n, rule in rules(around).items() if isinstance(rule.otherwise, Notify)}
         self._request = bytearray(_REQUEST.size)
+
+    def worker_comes(self) -> None:
+        """The leader is about to fork a worker, which asks nobody: count again before the next answer."""
+        self._census.seen = _UNKNOWN
 
     def handle(self, listener: int) -> bool:
         """Answer what waits on `listener`, without blocking; False when no process uses it any more: close it."""
@@ -167,7 +176,7 @@ class Notifier:
         is_thread = FORKS[request.number] == "clone" and bool(request.args[0] & CLONE_THREAD)
         census.flying.pop(request.task, None)  # the thread is back, so its former fork is done and visible
         if census.full(is_thread):
-            if now - census.seen_at > _STALE:
+            if now - census.seen_at > min(_STALE, 2 * census.cost):
                 census.recount(self.tree, now)
             if kind := census.full(is_thread):
                 return self._refuse(kind, errno.EAGAIN)
