@@ -62,15 +62,15 @@ class BodyReader:
             if answerable is None:
                 await _refused(scope, receive, send, 413, f"Error: {sentence}")
                 return
-            body, scope[REFUSAL] = answerable, sentence
+            body, scope = answerable, _refusing(scope, answerable, sentence)
         elif _CANCEL in body and len(body) <= _MAX_CANCEL_BYTES:
             self._note_cancel(scope, body)
         elif _SURROGATE.search(body) and (emptied := _without_lone_surrogates(body)) is not None:
-            body = emptied
-            scope[REFUSAL] = (
+            sentence = (
                 "the call holds half of a surrogate pair (a \\ud800 to \\udfff of its own), which is no text; "
                 "write the character itself, or build it inside the code."
             )
+            body, scope = emptied, _refusing(scope, emptied, sentence)
         await self._app(scope, _replay(body, receive), send)
 
     def _note_cancel(self, scope: Scope, body: bytes) -> None:
@@ -130,6 +130,13 @@ def _without_lone_surrogates(body: bytes) -> bytes | None:
     except ValueError:
         return None
     return None
+
+
+def _refusing(scope: Scope, body: bytes, sentence: str) -> Scope:
+    """The scope of a request that now has `body`."""
+    headers = [header for header in scope["headers"] if header[0] != b"content-length"]
+    headers.append((b"content-length", str(len(body)).encode()))
+    return {**scope, "headers": headers, REFUSAL: sentence}
 
 
 def _empty(request_id: str | int) -> bytes:

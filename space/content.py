@@ -13,7 +13,7 @@ from executor.results import ExecutionResult, FileInfo, HistoryEntry, Output, Pi
 
 PICTURE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-_BARE_REPR = re.compile(r"<(IPython\.core\.display|PIL\.|Figure size )[^\n]*>")
+_BARE_REPR = re.compile(r"\[?(<(IPython\.core\.display|PIL\.|Figure size |matplotlib\.|Axes)[^<>]*>(,\s*)?)+\]?")
 _LISTED_FILES = 20
 _LISTED_PICTURES = 40
 _MAX_DEPTH = 32
@@ -34,7 +34,7 @@ class Answer:
 
 def refusal(sentence: str) -> Answer:
     """The answer to a call that could not be done as asked."""
-    return Answer(texts=(f"Error: {_first_upper(clean(sentence))}",), is_error=True)
+    return Answer(texts=(f"Error: {clean(sentence)}",), is_error=True)
 
 
 def json_answer(data: dict[str, Any], *, session_id: str | None = None) -> Answer:
@@ -192,15 +192,19 @@ def _headline(result: ExecutionResult) -> str:
 def _body(result: ExecutionResult) -> str:
     """What the code printed and displayed, and its traceback."""
     parts = [result.stdout.rstrip("\n")] if result.stdout.strip("\n") else []
-    parts += [text for output in result.outputs if (text := _text_of(output))]
+    drawn = any(output.picture for output in result.outputs)
+    parts += [text for output in result.outputs if (text := _text_of(output, drawn=drawn))]
     if result.stderr.strip():
         parts.append(f"stderr:\n{result.stderr.rstrip()}")
-    if result.error and result.error.traceback and result.error.traceback not in result.stderr:
-        parts.append(result.error.traceback.rstrip())
+    if (error := result.error) and error.traceback and error.traceback not in result.stderr:
+        # its last line is our first one
+        traceback = error.traceback.rstrip().removesuffix(f"{error.type}: {error.message}").rstrip()
+        parts.append(traceback)
     return "\n".join(parts)
 
 
-def _text_of(output: Output) -> str:
+def _text_of(output: Output, *, drawn: bool) -> str:
+    """A displayed value in words; `drawn` says that pictures came out, so that a bare plot object need not be told."""
     data = output.data
     plain = data.get("text/plain")
     if isinstance(plain, str) and plain.strip() and not _BARE_REPR.fullmatch(plain.strip()):
@@ -215,7 +219,7 @@ def _text_of(output: Output) -> str:
     for mime in ("text/html", "image/svg+xml", "application/javascript"):
         if isinstance(text := data.get(mime), str) and text.strip():
             return text if mime == "text/html" and len(text) <= 2_000 else f"({mime}, {len(text):,} characters)"
-    return plain if isinstance(plain, str) else ""
+    return plain if isinstance(plain, str) and not drawn else ""
 
 
 def _choose(pictures: list[Picture], room: int) -> tuple[list[Picture], str]:
@@ -294,9 +298,3 @@ def _middle_cut(text: str, limit: int) -> str:
 
 def _clip(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _first_upper(sentence: str) -> str:
-    # an identifier at the start stays as it is written
-    first = sentence.split(" ", 1)[0]
-    return sentence[:1].upper() + sentence[1:] if first.isalpha() and first.islower() else sentence

@@ -221,8 +221,8 @@ async def _info(box: Toolbox, caller: Caller, session_id: str, path: str) -> Fil
         ):
             size += len(chunk)
     except NoSuchFile as error:
-        there = ", ".join(file.path for file in files[:20]) or "no file yet"
-        raise NoSuchFile(f"{error} There is {there}.") from None
+        there = ", ".join(file.path for file in files[:20]) or "nothing yet"
+        raise NoSuchFile(f"{error} It holds {there}.") from None
     return FileInfo(path, size, 0.0)
 
 
