@@ -50,6 +50,7 @@ class Settings:
 
     # Sessions
     max_sessions: int = setting(10, "live sessions at once", low=1, high=10_000)
+    spare_sessions: int = setting(1, "sessions kept ready ahead of need; each costs about 10 MiB", low=0, high=100)
     session_ttl: float = setting(3600.0, "idle seconds after which a session ends", low=1, high=31_536_000)
     history_entries: int = setting(100, "executions remembered per session", low=0, high=100_000)
     single_user: bool = setting(False, "callers without identity headers all share one owner")

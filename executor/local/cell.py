@@ -64,14 +64,13 @@ class Cell:
     def report(
         self,
         *,
-        session_id: str,
         status: Status,
         return_code: int | None,
         error: Mapping[str, Any] | None,
         files: list[dict[str, Any]],
         refused: list[Kind],
     ) -> dict[str, Any]:
-        """The execution's result as `ExecutionResult.from_json` takes it."""
+        """The execution's result as `executor.local.report` reads it."""
         stdout, stderr = self.stdout.finish(), self.stderr.finish()
         truncated = self.stdout.truncated or self.stderr.truncated or self.outputs_dropped > 0
         if self.outputs_dropped:
@@ -80,7 +79,6 @@ class Cell:
             )
         return {
             "status": status,
-            "session_id": session_id,
             "execution_id": self.id,
             "language": self.language,
             "stdout": stdout,

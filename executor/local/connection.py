@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from executor import errors
@@ -52,8 +53,8 @@ class Execution:
         self._waiting.clear()
 
     def shrink(self) -> None:
-        """Forget everything but the end, which holds it all."""
-        del self._events[:-1]
+        """Forget everything but the end, which holds it all; who follows already goes on with what there was."""
+        self._events = self._events[-1:]
 
     async def follow(self) -> AsyncIterator[ExecutionEvent]:
         """The events from the first one kept on, up to `Finished`."""
@@ -71,15 +72,14 @@ class Execution:
                 await waiter
             finally:
                 self._waiting.discard(waiter)
-            # shrunk meanwhile: what is left is the end
-            position = min(position, len(events) - 1)
 
 
 class Connection(asyncio.Protocol):
     """Speaks with one leader. What it sends that is no proper frame ends the connection, and with it the session."""
 
-    def __init__(self, session_id: str) -> None:
-        self.session_id = session_id
+    def __init__(self) -> None:
+        self.session_id = ""
+        self._on_usage: Callable[[int], None] = lambda _: None
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
@@ -129,6 +129,15 @@ class Connection(asyncio.Protocol):
 
     # For the backend
 
+    def adopt(self, session_id: str, on_usage: Callable[[int], None]) -> None:
+        """Be the session of that id from now on; `on_usage` hears how many bytes of memory it uses."""
+        self.session_id = session_id
+        self._on_usage = on_usage
+
+    def relieve(self, budget: int) -> None:
+        """Tell the leader that this session must give way, as all together are over `budget` bytes."""
+        self._send(wire.encode({"op": "relieve", "budget": budget}))
+
     def hang_up(self) -> None:
         """Close our end; the leader takes that as the order to end the session."""
         if self._transport is not None:
@@ -141,6 +150,9 @@ class Connection(asyncio.Protocol):
     def start(self, execution_id: str, language: Language, code: str, timeout: float) -> None:
         """Hand an execution over. Raises BackendFailed where the session is gone."""
         self._must_live()
+        for former in self._executions.values():
+            if former.finished:
+                former.shrink()
         while len(self._executions) >= REMEMBERED:
             oldest = next(iter(self._executions.values()))
             if not oldest.finished:
@@ -215,13 +227,15 @@ class Connection(asyncio.Protocol):
                 self.why_lost = str(frame.get("message", ""))[:2000]
             case "closed":
                 self.why_lost = "it was closed"
+            case "usage":
+                memory = frame.get("memory")
+                if isinstance(memory, int):
+                    self._on_usage(memory)
             case _:
                 execution = self._executions.get(str(frame.get("id")))
                 if execution is None:
                     return
                 execution.add(event_from(frame, session_id=self.session_id, language=execution.language))
-                if execution.finished:
-                    execution.shrink()
 
     def _reply(self, frame: dict[str, Any]) -> None:
         number = frame["reply"]
@@ -246,11 +260,11 @@ class Connection(asyncio.Protocol):
         )
 
 
-async def connect(sock: Any, session_id: str) -> Connection:
+async def connect(sock: socket.socket) -> Connection:
     """A Connection over our end of a socket pair."""
     loop = asyncio.get_running_loop()
     sock.setblocking(False)
-    connection = Connection(session_id)
+    connection = Connection()
     # nobody may be waiting for these when they fail; that is no fault
     connection.ready.add_done_callback(lambda future: future.cancelled() or future.exception())
     with contextlib.suppress(OSError):

@@ -27,6 +27,9 @@ FOLDER_EVERY = 0.5
 DEEP_EVERY = 10
 """Every so many looks also find memory that is only mapped."""
 
+NEWSWORTHY = 16 * MIB
+"""Change of memory in bytes that the server is told about."""
+
 KILL_DEADLINE = 3.0
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -47,6 +50,8 @@ class Guard:
         self._next_folder = 0.0
         self._denied: Counter[Kind] = Counter()
         self._figures: dict[str, str] = {}
+        self.memory = 0
+        self.news = False
 
     @property
     def folder(self) -> str:
@@ -77,10 +82,11 @@ class Guard:
         """A worker of ours was forked."""
         self._workers.add(pid)
 
-    def worker_ended(self, pid: int) -> None:
-        """A worker was reaped: what it had started and left to us ends with it."""
+    def worker_ended(self, pid: int, *, alone: bool) -> None:
+        """A worker was reaped; unless it ended `alone`, what it had started and left to us ends with it."""
         self._workers.discard(pid)
-        self._end(lambda: _without(self._tree, self._workers))
+        if not alone:
+            self._end(lambda: _without(self._tree, self._workers))
 
     def cell_started(self) -> None:
         """Look often from now on."""
@@ -106,6 +112,8 @@ class Guard:
         self._next = now + (LOOK_EVERY if self._running else LOOK_IDLE)
         self._looks += 1
         usage = self._confinement.meter.read(deep=self._looks % DEEP_EVERY == 0)
+        if abs(usage.memory - self.memory) > NEWSWORTHY:
+            self.memory, self.news = usage.memory, True
         if usage.memory > self._limits.memory:
             self._figures["memory"] = (
                 f"The session used {usage.memory // MIB} MiB of memory, its limit is {self._limits.memory // MIB} MiB."
@@ -127,14 +135,23 @@ class Guard:
             return "disk"
         return None
 
+    def give_way(self, budget: int) -> None:
+        """All sessions together are over `budget` bytes, and this one is the largest."""
+        self._figures["memory"] = (
+            f"All sessions together used more than the {budget // MIB} MiB of memory that they may, and this one, "
+            f"with {self.memory // MIB} MiB, was the largest."
+        )
+
     def why(self, limit: StopReason) -> str:
         """A sentence with the figure and the limit that was passed last."""
         return self._figures.get(limit, f"The session passed its limit of {limit}.")
 
     def stats(self) -> dict[str, int]:
-        """Memory in bytes, processes and threads, now."""
+        """Memory in bytes (what is shared counts by its share), processes and threads, now."""
         usage = self._confinement.meter.read()
-        return {"memory": usage.memory, "processes": usage.processes, "threads": usage.threads}
+        shares = [self._share(pid) for pid in self._tree.members()]
+        memory = sum(shares) if all(shares) else usage.memory
+        return {"memory": memory, "processes": usage.processes, "threads": usage.threads}
 
     # Ends
 
@@ -172,6 +189,13 @@ class Guard:
             end_all(condemned, zombies=self._workers, deadline=KILL_DEADLINE)
         finally:
             self._confinement.notifier.closing = False
+
+    def _share(self, pid: int) -> int:
+        """The proportional set size in bytes, 0 where it cannot be read."""
+        for line in self._tree.read(f"{pid}/smaps_rollup").splitlines():
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+        return 0
 
     def _born(self, pid: int) -> float:
         stat = self._tree.read(f"{pid}/stat", 4096)

@@ -40,6 +40,9 @@ FLUSH_EVERY = 0.05
 START_TIMEOUT = 30.0
 """Seconds in which a new worker must say that it is ready."""
 
+DYING = 1.0
+"""Seconds in which a worker that has hung up must have ended."""
+
 MAX_FILES_REPORTED = 100
 
 _SIGNALS: dict[int, str] = {
@@ -71,7 +74,6 @@ class Leader:
         self,
         server: socket.socket,
         *,
-        session_id: str,
         workspace: Workspace,
         settings: Settings,
         programs: dict[Language, Program],
@@ -81,7 +83,6 @@ class Leader:
         self._server.setblocking(False)
         self._decoder = wire.Decoder()
         self._unsent = bytearray()
-        self._id = session_id
         self._workspace = workspace
         self._settings = settings
         self._programs = programs
@@ -92,6 +93,7 @@ class Leader:
         self._background: dict[tuple[Language, str], bytearray] = {}
         self._numbers = dict.fromkeys(programs, 0)
         self._cell: Cell | None = None
+        self._dying: dict[int, float] = {}
         self._next_flush = 0.0
         self._replaced: str | None = None
         self._transfers = Transfers(workspace, max_file=settings.max_upload_mb << 20)
@@ -120,7 +122,7 @@ class Leader:
         os._exit(0)
 
     def _wait(self) -> float:
-        due = self._guard.next_look()
+        due = min(self._guard.next_look(), *self._dying.values(), float("inf"))
         if cell := self._cell:
             due = min(due, cell.hard_at if cell.hard_at is not None else cell.deadline)
             if cell.unshown:
@@ -137,6 +139,9 @@ class Leader:
                 self._stop(cell, "timeout")
         if now >= self._guard.next_look():
             self._look(now)
+        for pid in [pid for pid, end in self._dying.items() if now >= end]:
+            del self._dying[pid]
+            self._guard.kill(pid)
 
     def _add(self, fd: int, handler: Callable[[int], None], mask: int = select.EPOLLIN) -> None:
         self._handlers[fd] = handler
@@ -193,6 +198,9 @@ class Leader:
                     self._stop(cell, "interrupted")
             case "close":
                 self._closing = True
+            case "relieve":
+                self._guard.give_way(message["budget"])
+                self._over("memory")
             case "stats":
                 self._answer(message["request"], self._stats)
             case "read":
@@ -300,7 +308,6 @@ class Leader:
         cell.notices.extend(explain(kind) for kind in refused)
         self._cell = None
         report = cell.report(
-            session_id=self._id,
             status=status,
             return_code=return_code,
             error=error,
@@ -350,17 +357,25 @@ class Leader:
     # What the session uses
 
     def _look(self, now: float) -> None:
-        verdict = self._guard.look(now)
-        if verdict is None:
-            return
+        if verdict := self._guard.look(now):
+            self._over(verdict)
+        if self._guard.news:
+            self._tell({"event": "usage", "memory": self._guard.memory})
+            self._guard.news = False
+
+    def _over(self, limit: StopReason) -> None:
         if cell := self._cell:
             if cell.stop is None:
-                self._stop(cell, verdict)
-                if verdict == "memory":
+                self._stop(cell, limit)
+                if limit == "memory" and self._cell is cell:
                     # every further second may take the machine down: there is no grace for memory
                     self._hard_stop(cell)
-        else:
-            self._guard.kill_background()
+            return
+        self._guard.kill_background()
+        if limit == "memory":
+            # nothing runs, so it is variables that take the room
+            for worker in self._workers.values():
+                self._guard.kill(worker.pid)
 
     # Workers
 
@@ -397,9 +412,9 @@ class Leader:
             return
         data = worker.receive()
         if not data:
-            # hung up: it is dying, or has closed its end and can be of no more use
+            # hung up: it is dying by itself, or has closed its end and can be of no more use
             self._remove(worker.control.fileno())
-            self._guard.kill(worker.pid)
+            self._dying[worker.pid] = time.monotonic() + DYING
             return
         self._hear(worker, data)
 
@@ -438,10 +453,13 @@ class Leader:
             return
         self._drain(worker)
         cell.notices.extend(event["notices"])
+        self._end_cell(cell, event)
+
+    def _end_cell(self, cell: Cell, done: channel.Done) -> None:
         if cell.stop:
-            self._conclude_stop(cell, event["error"], kept=True)
+            self._conclude_stop(cell, done["error"], kept=True)
         else:
-            self._finish(cell, event["status"], event["return_code"], event["error"])
+            self._finish(cell, done["status"], done["return_code"], done["error"])
 
     def _on_pipe(self, worker: Worker, fd: int, stream: str, _: int) -> None:
         try:
@@ -490,37 +508,40 @@ class Leader:
 
     def _on_exit(self, worker: Worker, code: int) -> None:
         del self._workers[worker.language]
+        self._dying.pop(worker.pid, None)
         # what it said before it died still counts, a result above all
         while data := worker.receive():
             self._hear(worker, data)
-        self._guard.worker_ended(worker.pid)
         self._drain(worker)
-        self._remove(worker.control.fileno())
-        for fd in (*worker.pipes, *([worker.listener] if worker.listener is not None else [])):
+        for fd in worker.descriptors():
             self._remove(fd)
-        cell = self._cell
-        mine = cell is not None and cell.language == worker.language
+        cell = self._cell if self._cell and self._cell.language == worker.language else None
+        done = worker.speaker.after_exit(code, interrupted=bool(cell and cell.stop)) if worker.ready else None
+        # a shell that exits leaves its jobs alone; what dies takes along what it had started
+        self._guard.worker_ended(worker.pid, alone=done is not None)
+        worker.close()
         name = _NAMES[worker.language]
         cause = f"signal {-code} ({_SIGNALS.get(-code, 'no further reason')})" if code < 0 else f"exit code {code}"
-        if cell and mine:
-            self._replaced = f"{cell.stop}: {cause}" if cell.stop else cause
-        if not worker.ready and not (cell and cell.stop):
+        lost = f"A new {name} process takes its place: {_LOST[worker.language]}; files and other languages are kept."
+        if cell is not None and done is not None and done["id"] == cell.id:
+            cell.notices.extend(done["notices"])
+            self._end_cell(cell, done)
+        elif not worker.ready and not (cell and cell.stop):
             self._on_no_start(worker, cause)
-        elif cell and mine:
-            lost = (
-                f"A new {name} process takes its place: {_LOST[worker.language]}; files and other languages are kept."
-            )
+        elif cell is not None:
+            self._replaced = f"{cell.stop}: {cause}" if cell.stop else cause
             if cell.stop:
                 cell.notices.append(f"The {name} process did not stop by itself and was ended. {lost}")
                 self._conclude_stop(cell, None, kept=False)
             else:
+                if code == -signal.SIGXCPU:
+                    cell.limits.append("cpu")
                 cell.notices.append(f"The {name} process ended with {cause}. {lost}")
                 self._finish(cell, "crashed", 128 - code if code < 0 else code)
-        else:
+        elif done is None:
             self._background.setdefault((worker.language, "stderr"), bytearray()).extend(
-                f"The {name} process ended between two cells with {cause}; {_LOST[worker.language]}.\n".encode()
+                f"The {name} process ended between two cells with {cause}. {lost}\n".encode()
             )
-        worker.close()
         if worker.language == "python" and not self._closing and worker.ready:
             # at once, so that the next cell need not wait; where it cannot be, the next cell tries again and says so
             with contextlib.suppress(OSError, BackendFailed):
@@ -544,7 +565,6 @@ class Leader:
 def lead(
     server: socket.socket,
     *,
-    session_id: str,
     folder: str,
     uid: int | None,
     settings: Settings,
@@ -559,7 +579,6 @@ def lead(
         workspace = Workspace(guard.folder, max_bytes=settings.session_disk_mb << 20, max_files=settings.session_files)
         Leader(
             server,
-            session_id=session_id,
             workspace=workspace,
             settings=settings,
             programs=programs(Path(guard.folder)),

@@ -97,6 +97,11 @@ class Worker:
             else:
                 os.kill(self.pid, signal.SIGINT)
 
+    def descriptors(self) -> list[int]:
+        """What its leader polls."""
+        listener = [] if self.listener is None else [self.listener]
+        return [self.control.fileno(), *self.pipes, *listener]
+
     def close(self) -> None:
         """Give up our ends."""
         for end in (self.control, *self._further):

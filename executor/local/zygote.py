@@ -13,17 +13,17 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 from executor.languages import python as python_language
+from executor.languages.bash import Bash
 from executor.languages.javascript import JavaScript
 from executor.local.guard import kill_orphans
 from executor.local.leader import lead
-from executor.local.worker import Program, base_environment, die_with_parent
+from executor.local.worker import Program, base_environment
 from executor.local.workspace import remove_tree
 from executor.results import Language
 from executor.sandbox import identity, kernel
@@ -41,19 +41,19 @@ FIRST_UID = 200_000
 """Uids from here on are given to sessions, one each, where the zygote may change its user."""
 
 
-def main(control_fd: int, started_by: int) -> NoReturn:
+def main(control_fd: int) -> NoReturn:
     """Load everything, then fork a leader for every request until the server is gone."""
-    die_with_parent(started_by)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     control = socket.socket(fileno=control_fd)
-    settings = _settings(json.loads(control.recv(MAX_REQUEST)))
+    order = json.loads(control.recv(MAX_REQUEST))
+    settings = _settings(order["settings"])
     began = time.monotonic()
     python_language.preload()
     sandbox = Sandbox.prepare(Limits.of(settings), state=settings.state_dir, extra=[str(LANGUAGES)])
     report = SandboxReport("strong" if sandbox.handled else "weak", {})
     identity.hide()
     _tell(control, {"event": "ready", "seconds": time.monotonic() - began, "sandbox": report.to_json()})
-    _Zygote(control, settings, sandbox).run()
+    _Zygote(control, settings, sandbox, temporary=order["temporary"]).run()
 
 
 def _settings(values: dict[str, Any]) -> Settings:
@@ -67,12 +67,13 @@ def _tell(control: socket.socket, message: dict[str, Any]) -> None:
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket, settings: Settings, sandbox: Sandbox) -> None:
+    def __init__(self, control: socket.socket, settings: Settings, sandbox: Sandbox, *, temporary: bool) -> None:
         self._control = control
         self._settings = settings
         self._sandbox = sandbox
         self._uids = count(FIRST_UID)
-        self._leaders: dict[int, tuple[str, str]] = {}  # pid to (session id, folder)
+        self._temporary = temporary
+        self._leaders: dict[int, tuple[str, str]] = {}  # pid to (token, folder)
         self._pids: dict[str, int] = {}
 
     def run(self) -> NoReturn:
@@ -91,6 +92,8 @@ class _Zygote:
                 elif not self._serve():
                     # the server is gone: leaders notice by themselves, each on its own socket
                     self._wait_for_leaders()
+                    if self._temporary:
+                        remove_tree(self._settings.state_dir)
                     os._exit(0)
 
     def _serve(self) -> bool:
@@ -103,12 +106,12 @@ class _Zygote:
             fds.frombytes(payload)
         message = json.loads(data)
         if message["op"] == "create":
-            self._create(message["id"], message["folder"], socket.socket(fileno=fds[0]))
-        elif message["op"] == "kill" and (pid := self._pids.get(message["id"])):
+            self._create(message["token"], message["folder"], socket.socket(fileno=fds[0]))
+        elif message["op"] == "kill" and (pid := self._pids.get(message["token"])):
             os.kill(pid, signal.SIGKILL)
         return True
 
-    def _create(self, session_id: str, folder: str, server: socket.socket) -> None:
+    def _create(self, token: str, folder: str, server: socket.socket) -> None:
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
             server.close()
@@ -128,7 +131,6 @@ class _Zygote:
             os.setsid()
             lead(
                 server,
-                session_id=session_id,
                 folder=folder,
                 uid=uid,
                 settings=self._settings,
@@ -136,8 +138,8 @@ class _Zygote:
                 sandbox=self._sandbox,
             )
         server.close()
-        self._leaders[pid] = session_id, folder
-        self._pids[session_id] = pid
+        self._leaders[pid] = token, folder
+        self._pids[token] = pid
 
     def _reap(self) -> None:
         while True:
@@ -148,8 +150,8 @@ class _Zygote:
             if pid == 0:
                 return
             if known := self._leaders.pop(pid, None):
-                session_id, folder = known
-                self._pids.pop(session_id, None)
+                token, folder = known
+                self._pids.pop(token, None)
                 if status:
                     # its workers die with it; what they had started has become ours
                     kill_orphans(set(self._leaders))
@@ -180,12 +182,6 @@ class _Zygote:
         kill_orphans(set())
 
 
-def _bash(folder: Path, memory: int):
-    from executor.languages.bash import Bash
-
-    return Bash(folder=folder, memory_mb=memory)
-
-
 def _programs(folder: Path, settings: Settings) -> dict[Language, Program]:
     environment = base_environment(folder)
     memory = settings.session_memory_mb
@@ -196,9 +192,5 @@ def _programs(folder: Path, settings: Settings) -> dict[Language, Program]:
             run=lambda control, path: python_language.main(control, folder=path),
         ),
         "javascript": Program(lambda: JavaScript(folder=folder, memory_mb=memory), environment),
-        "bash": Program(lambda: _bash(folder, memory), environment),
+        "bash": Program(lambda: Bash(folder=folder, memory_mb=memory), environment),
     }
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -65,9 +65,7 @@ async def test_followers_may_come_and_go(caller):
     )
 
     async def follow():
-        return [
-            e async for e in caller.executor.attach(execution_id, session_id=caller.session_id, owner="alice")
-        ]
+        return [e async for e in caller.executor.attach(execution_id, session_id=caller.session_id, owner="alice")]
 
     leaving = asyncio.create_task(follow())
     staying = asyncio.create_task(follow())

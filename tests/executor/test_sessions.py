@@ -100,7 +100,7 @@ async def test_an_idle_session_expires_and_says_so(make_settings):
 
 async def test_closing_ends_what_runs_and_leaves_nothing(make_settings):
     before = {p.pid for p in psutil.Process().children(recursive=True)}
-    settings = make_settings()
+    settings = make_settings(spare_sessions=0)
     async with Executor(settings) as executor:
         session = await executor.create_session(owner="a")
         await executor.execute(
@@ -109,36 +109,50 @@ async def test_closing_ends_what_runs_and_leaves_nothing(make_settings):
             owner="a",
             session_id=session.id,
         )
-        working = asyncio.create_task(
-            run(executor, "import time; time.sleep(99)", owner="a", session_id=session.id)
-        )
+        working = asyncio.create_task(run(executor, "import time; time.sleep(99)", owner="a", session_id=session.id))
         await asyncio.sleep(0.3)
         await executor.close_session(session.id, owner="a")
         assert (await working).status == "lost"
         left = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[-1].startswith("515")]
         assert left == []
-        assert os.listdir(os.path.join(settings.state_dir, "sessions")) == []
+        async with asyncio.timeout(10):
+            while os.listdir(os.path.join(settings.state_dir, "sessions")):
+                await asyncio.sleep(0.02)
         with pytest.raises(NoSuchSession, match="closed"):
             executor.session(session.id, owner="a")
     assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
 
 
-async def test_a_session_whose_leader_dies_is_reported_and_leaves_nothing(executor):
-    session = await executor.create_session(owner="a", conversation="x")
-    pid = int((await run(executor, "import os; print(os.getppid())", owner="a", conversation="x")).stdout)
-    psutil.Process(pid)
-    working = asyncio.create_task(
-        run(executor, "import time; time.sleep(99)", owner="a", conversation="x", session_id=session.id)
-    )
-    await asyncio.sleep(0.3)
-    leaders = [
-        p
-        for p in psutil.Process().children(recursive=True)
-        if any("sleep" not in " ".join(c.cmdline()) for c in p.children())
-    ]
-    assert leaders
-    await executor.close_session(session.id, owner="a", conversation="x")
-    assert (await working).status == "lost"
+def leaders():
+    """The processes that zygotes forked: leaders, and nothing else."""
+    zygotes = [p for p in psutil.Process().children() if "zygote" in " ".join(p.cmdline())]
+    return {child.pid: child for zygote in zygotes for child in zygote.children()}
+
+
+async def test_a_session_whose_leader_is_killed_is_reported_and_leaves_nothing(make_settings):
+    settings = make_settings(spare_sessions=0)
+    async with Executor(settings) as executor:
+        before = leaders()
+        first = await run(executor, "x = 1", owner="a", conversation="x")
+        (leader,) = [process for pid, process in leaders().items() if pid not in before]
+        tree = leader.children(recursive=True)
+        assert tree
+        working = asyncio.create_task(run(executor, "import time; time.sleep(99)", owner="a", conversation="x"))
+        await asyncio.sleep(0.3)
+        leader.kill()
+        result = await working
+        assert result.status == "lost"
+        assert "lost" in result.notices[0]
+        gone, alive = psutil.wait_procs(tree, timeout=10)
+        assert alive == []
+        again = await run(executor, "print('x' in globals())", owner="a", conversation="x")
+        assert again.stdout == "False\n"
+        assert "ended unexpectedly" in again.notices[0]
+        with pytest.raises(NoSuchSession, match="ended unexpectedly"):
+            executor.session(first.session_id, owner="a", conversation="x")
+        async with asyncio.timeout(10):
+            while len(os.listdir(os.path.join(settings.state_dir, "sessions"))) > 1:
+                await asyncio.sleep(0.05)
 
 
 async def test_an_unknown_execution_is_an_error_and_interrupting_nothing_is_not(executor):

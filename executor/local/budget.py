@@ -1,0 +1,43 @@
+"""Budget: the memory that all sessions together may use, so that the machine stays answerable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+SHARE = 0.75
+"""Part of the container's memory that sessions may take together, where no figure is set."""
+
+
+class Budget:
+    """Keeps the last figure of each session; `limit` in bytes, 0 for a share of what the container has."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit or int(container_memory() * SHARE)
+        self._used: dict[str, int] = {}
+
+    def take(self, session_id: str, memory: int) -> str | None:
+        """Note what a session uses; the session that must give way, if all are over the limit together."""
+        self._used[session_id] = memory
+        if sum(self._used.values()) <= self.limit:
+            return None
+        offender = max(self._used, key=self._used.__getitem__)
+        # it is told once; what it uses next is its own to tell
+        del self._used[offender]
+        return offender
+
+    def forget(self, session_id: str) -> None:
+        """A session ended."""
+        self._used.pop(session_id, None)
+
+
+def container_memory() -> int:
+    """Bytes of memory that this container may use: cgroup v2, then v1, then the machine's."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int(Path(path).read_text().strip())
+            # version 1 says "none" by a number near 2**63
+            if limit < 1 << 50:
+                return limit
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

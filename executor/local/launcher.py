@@ -1,0 +1,231 @@
+"""Launcher: starts the zygote, and has it fork sessions, one ahead of need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from executor.errors import BackendFailed
+from executor.events import BackendStarted, Event, Fault
+from executor.local.connection import Connection, connect
+from executor.sandbox.report import SandboxReport
+from executor.settings import SECRET, Settings
+
+START_DEADLINE = 60.0
+CREATE_DEADLINE = 20.0
+STOP_DEADLINE = 10.0
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class ZygoteProcess:
+    """The zygote as its parent sees it. Making one starts the process and returns at once."""
+
+    def __init__(self, settings: Settings, state: Path) -> None:
+        self.started = time.monotonic()
+        # messages, not a stream: one request or report each, and descriptors stay with theirs
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        code = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from executor.local.zygote import main; "
+        code += f"main({theirs.fileno()})"
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-c", code],
+                env={
+                    "PATH": "/usr/local/bin:/usr/bin:/bin",
+                    "LANG": "C.UTF-8",
+                    "HOME": str(state),
+                    "MPLCONFIGDIR": str(state / "matplotlib"),
+                    "MPLBACKEND": "agg",
+                    # a zygote must have one thread: neither BLAS nor Arrow's allocator may start any
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "OMP_NUM_THREADS": "1",
+                    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                cwd="/",
+                start_new_session=True,
+            )
+        self.control.setblocking(False)
+        plain = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if not f.metadata[SECRET]}
+        # the state folder may be a temporary one, which then is the zygote's to remove should we be killed
+        plain["state_dir"] = str(state)
+        self.control.send(json.dumps({"settings": plain, "temporary": not settings.state_dir}).encode())
+
+    def send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """Send a request. Raises OSError."""
+        socket.send_fds(self.control, [json.dumps(message).encode()], fds)
+
+    def stop(self) -> None:
+        """Hang up; the zygote ends when its leaders have. Killed where it does not."""
+        self.control.close()
+        try:
+            self.process.wait(timeout=STOP_DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A session that was forked and is ready; `token` names it to the zygote and is the name of its folder."""
+
+    connection: Connection
+    token: str
+
+
+class Launcher:
+    """Keeps a zygote running, and `SPARE_SESSIONS` sessions ready that belong to nobody yet."""
+
+    def __init__(self, settings: Settings, state: Path, sessions: Path) -> None:
+        """Start the zygote, which loads while we go on."""
+        self._settings = settings
+        self._state = state
+        self._sessions = sessions
+        self._zygote = ZygoteProcess(settings, state)
+        self._publish: Callable[[Event], None] = lambda _: None
+        self._ready: asyncio.Future[SandboxReport] | None = None
+        self._spares: list[Launched] = []
+        self._refill: asyncio.Task[None] | None = None
+        self._restarting = asyncio.Lock()
+        self._closed = False
+
+    async def open(self, publish: Callable[[Event], None]) -> SandboxReport:
+        """Wait until the zygote is ready. Raises BackendFailed where it does not become so."""
+        self._publish = publish
+        report = await self._when_ready(self._listen())
+        if report.level != "weak" or self._settings.allow_weak_sandbox:
+            self._keep_spares()
+        return report
+
+    async def aclose(self) -> None:
+        """End the spare sessions and the zygote; sessions that were handed out must have ended before."""
+        self._closed = True
+        if self._refill is not None:
+            self._refill.cancel()
+            await asyncio.gather(self._refill, return_exceptions=True)
+        for spare in self._spares:
+            spare.connection.hang_up()
+        with contextlib.suppress(RuntimeError, ValueError):
+            asyncio.get_running_loop().remove_reader(self._zygote.control)
+        await asyncio.to_thread(self._zygote.stop)
+
+    async def launch(self) -> Launched:
+        """A session for somebody, a spare one where there is one. Raises BackendFailed."""
+        try:
+            while self._spares:
+                spare = self._spares.pop()
+                if not spare.connection.lost.done():
+                    return spare
+            return await self._fork()
+        finally:
+            self._keep_spares()
+
+    def kill(self, token: str) -> None:
+        """Have the zygote kill a leader that does not answer."""
+        with contextlib.suppress(OSError):
+            self._zygote.send({"op": "kill", "token": token})
+
+    def _keep_spares(self) -> None:
+        if not self._closed and self._settings.spare_sessions and (self._refill is None or self._refill.done()):
+            self._refill = asyncio.create_task(self._fill(), name="spare-sessions")
+
+    async def _fill(self) -> None:
+        while len(self._spares) < self._settings.spare_sessions:
+            try:
+                self._spares.append(await self._fork())
+            except BackendFailed as error:
+                # the next session that is asked for tries again, and its caller learns why it fails
+                self._publish(Fault(where="spare", detail=str(error)))
+                return
+
+    async def _fork(self) -> Launched:
+        await self._need_zygote()
+        ours, theirs = socket.socketpair()
+        # unguessable, so that a neighbour of the same uid cannot even ask for its metadata
+        token = secrets.token_urlsafe(24)
+        with theirs:
+            try:
+                message = {"op": "create", "token": token, "folder": str(self._sessions / token)}
+                self._zygote.send(message, (theirs.fileno(),))
+            except OSError as error:
+                ours.close()
+                raise BackendFailed(f"No session could be made: {error.strerror or error}. Try again.") from None
+        connection = await connect(ours)
+        try:
+            async with asyncio.timeout(CREATE_DEADLINE):
+                await asyncio.shield(connection.ready)
+        except TimeoutError:
+            connection.hang_up()
+            self.kill(token)
+            raise BackendFailed(f"A new session was not ready within {CREATE_DEADLINE:g} s. Try again.") from None
+        except BaseException:
+            connection.hang_up()
+            raise
+        return Launched(connection, token)
+
+    # The zygote
+
+    def _listen(self) -> asyncio.Future[SandboxReport]:
+        loop = asyncio.get_running_loop()
+        self._ready = ready = loop.create_future()
+        # nobody may be waiting for it when it fails; that is no fault
+        ready.add_done_callback(lambda future: future.cancelled() or future.exception())
+        loop.add_reader(self._zygote.control, self._hear, self._zygote, ready)
+        return ready
+
+    def _hear(self, zygote: ZygoteProcess, ready: asyncio.Future[SandboxReport]) -> None:
+        try:
+            data = zygote.control.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(zygote.control)
+            if not ready.done():
+                ready.set_exception(BackendFailed("The zygote ended before it was ready; its error stands above."))
+            elif not self._closed:
+                detail = "The zygote ended; sessions that live go on, the next new one starts another."
+                self._publish(Fault(where="zygote", detail=detail))
+            return
+        message: dict[str, Any] = json.loads(data)
+        if message["event"] == "ready" and not ready.done():
+            ready.set_result(SandboxReport.from_json(message["sandbox"]))
+        elif message["event"] == "fault":
+            self._publish(Fault(where="zygote", detail=message["detail"]))
+
+    async def _when_ready(self, ready: asyncio.Future[SandboxReport], *, restart: bool = False) -> SandboxReport:
+        try:
+            async with asyncio.timeout(START_DEADLINE):
+                report = await asyncio.shield(ready)
+        except TimeoutError:
+            raise BackendFailed(f"The zygote was not ready within {START_DEADLINE:g} s.") from None
+        self._publish(BackendStarted(seconds=time.monotonic() - self._zygote.started, restart=restart))
+        return report
+
+    async def _need_zygote(self) -> None:
+        if self._closed:
+            raise BackendFailed("The executor is shutting down.")
+        if self._zygote.process.poll() is None:
+            return
+        async with self._restarting:
+            if self._zygote.process.poll() is None:
+                return
+            with contextlib.suppress(ValueError):
+                asyncio.get_running_loop().remove_reader(self._zygote.control)
+            self._zygote.control.close()
+            self._zygote = await asyncio.to_thread(ZygoteProcess, self._settings, self._state)
+            await self._when_ready(self._listen(), restart=True)
