@@ -1,4 +1,4 @@
-"""CPU that monitoring costs per execution, and bytes of log per execution: `python -m tests.benchmarks.monitoring_overhead`.
+"""CPU that monitoring costs, and bytes of log, per execution: `python -m tests.benchmarks.monitoring_overhead`.
 
 The same events are published with monitoring on and off, in turns; CPU time is the whole process's, threads included.
 The pace matters: at one execution a second each pays for waking the subscriber's thread, at a hundred many share it.
