@@ -92,6 +92,8 @@ class _Zygote:
                 elif not self._serve():
                     # the server is gone: leaders notice by themselves, each on its own socket
                     self._wait_for_leaders()
+                    if self._sandbox.view is not None:
+                        self._sandbox.view.close()
                     if self._temporary:
                         remove_tree(self._settings.state_dir)
                     os._exit(0)
