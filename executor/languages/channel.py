@@ -103,6 +103,9 @@ class Interpreter(Protocol):
     def feed(self, data: bytes) -> list[Event]:
         """Events in the bytes that arrived. Raises ProtocolError; the object is of no use after that."""
 
+    def after_exit(self, return_code: int, *, interrupted: bool = False) -> Done | None:
+        """How the running cell ended where the process ended by its own will; None where that is a crash."""
+
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """One frame. Raises ValueError where it would be over `MAX_FRAME`."""
