@@ -15,12 +15,7 @@ function transportFor({ transport, url, headers }) {
   const address = new URL(url);
   // headers of the stream and of every message; redirects are not followed, as in LibreChat
   const eventSourceInit = {
-    fetch: (target, init) =>
-      fetch(target, {
-        ...init,
-        redirect: 'manual',
-        headers: new Headers({ ...Object.fromEntries(new Headers(init?.headers)), ...headers }),
-      }),
+    fetch: (target, init) => fetch(target, { ...init, redirect: 'manual', headers: new Headers(headers) }),
   };
   return transport === 'sse'
     ? new SSEClientTransport(address, { requestInit: { headers }, eventSourceInit })
