@@ -39,7 +39,7 @@ class Cell:
     unshown: list[tuple[str, str]] = field(default_factory=list)
     stop: StopReason | None = None
     hard_at: float | None = None
-    killed: bool = False
+    replaced: str | None = None
 
     @property
     def deadline(self) -> float:

@@ -50,8 +50,8 @@ class Guard:
         self._next_folder = 0.0
         self._denied: Counter[Kind] = Counter()
         self._figures: dict[str, str] = {}
-        self.memory = 0
-        self.news = False
+        self._memory = 0
+        self._has_news = False
 
     @property
     def folder(self) -> str:
@@ -112,8 +112,8 @@ class Guard:
         self._next = now + (LOOK_EVERY if self._running else LOOK_IDLE)
         self._looks += 1
         usage = self._confinement.meter.read(deep=self._looks % DEEP_EVERY == 0)
-        if abs(usage.memory - self.memory) > NEWSWORTHY:
-            self.memory, self.news = usage.memory, True
+        if abs(usage.memory - self._memory) > NEWSWORTHY:
+            self._memory, self._has_news = usage.memory, True
         if usage.memory > self._limits.memory:
             self._figures["memory"] = (
                 f"The session used {usage.memory // MIB} MiB of memory, its limit is {self._limits.memory // MIB} MiB."
@@ -135,11 +135,16 @@ class Guard:
             return "disk"
         return None
 
+    def news(self) -> int | None:
+        """Bytes of memory, where they have changed so much that the server should know."""
+        had, self._has_news = self._has_news, False
+        return self._memory if had else None
+
     def give_way(self, budget: int) -> None:
         """All sessions together are over `budget` bytes, and this one is the largest."""
         self._figures["memory"] = (
             f"All sessions together used more than the {budget // MIB} MiB of memory that they may, and this one, "
-            f"with {self.memory // MIB} MiB, was the largest."
+            f"with {self._memory // MIB} MiB, was the largest."
         )
 
     def why(self, limit: StopReason) -> str:

@@ -79,18 +79,17 @@ class Worker:
             del self._unsent[:sent]
         return True
 
-    def receive(self) -> bytes:
-        """What the worker sent, empty when there is nothing now or never again."""
+    def receive(self) -> bytes | None:
+        """What the worker sent; empty when it has hung up, None when there is nothing now."""
         try:
             return self.control.recv(1 << 20)
+        except BlockingIOError:
+            return None
         except OSError:
             return b""
 
-    def soft_stop(self) -> None:
-        """Ask the cell to stop and keep its variables: by message, or as Ctrl+C does, by SIGINT to the group."""
-        if (message := self.speaker.interrupt()) is not None:
-            self.send(message)
-            return
+    def signal_stop(self) -> None:
+        """The soft stop by signal, as Ctrl+C gives it: to the worker, or to all that run in its foreground."""
         with contextlib.suppress(OSError):
             if self.speaker.interrupt_target == "foreground":
                 os.killpg(self.pid, signal.SIGINT)

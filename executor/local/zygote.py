@@ -29,7 +29,7 @@ from executor.results import Language
 from executor.sandbox import identity, kernel
 from executor.sandbox.confinement import Sandbox
 from executor.sandbox.limits import Limits
-from executor.sandbox.report import SandboxReport
+from executor.sandbox.probe import probe
 from executor.settings import Settings
 
 MAX_REQUEST = 1 << 16
@@ -50,8 +50,8 @@ def main(control_fd: int) -> NoReturn:
     began = time.monotonic()
     python_language.preload()
     sandbox = Sandbox.prepare(Limits.of(settings), state=settings.state_dir, extra=[str(LANGUAGES)])
-    report = SandboxReport("strong" if sandbox.handled else "weak", {})
     identity.hide()
+    report = probe(sandbox, state=settings.state_dir)
     _tell(control, {"event": "ready", "seconds": time.monotonic() - began, "sandbox": report.to_json()})
     _Zygote(control, settings, sandbox, temporary=order["temporary"]).run()
 
