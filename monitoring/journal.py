@@ -28,8 +28,9 @@ Flooding = tuple[tuple[str, ...], str, int]
 class Journal:
     """Writes events as lines. Called on the one thread that delivers events, before `live` hears of them.
 
-    An execution is one line when it ends: the call that carried it gets a line of its own only where that has something
-    to add (it failed, or ran no code). Owners and sessions appear as pseudonyms, code as its length and SHA-256.
+    An execution is one line when it ends; the call that carried it gets a line of its own only where that has something
+    to add (it ran no code, was cancelled, or failed on our side). Owners and sessions appear as pseudonyms, code as its
+    length and SHA-256.
     """
 
     def __init__(self, handler: LineHandler, live: Live, pseudonyms: Pseudonyms, *, log_code: bool = False) -> None:
@@ -72,9 +73,9 @@ class Journal:
             self._told[event.request_id] = True
             if len(self._told) > _CALLS_REMEMBERED:
                 self._told.popitem(last=False)
-        return (
-            isinstance(event, events.ToolCalled) and event.outcome == "ok" and self._told.pop(event.request_id, False)
-        )
+        if not isinstance(event, events.ToolCalled):
+            return False
+        return self._told.pop(event.request_id, False) and event.outcome in ("ok", "error")
 
     def _who(self, event: Any) -> Line:
         return {"session": self._of(event.session_id or ""), "owner": self._of(event.owner)}
@@ -105,7 +106,7 @@ class Journal:
             "language": event.language,
             "status": event.status,
             "seconds": round(event.seconds, 4),
-            "queued": round(started.queued, 4) if started else None,
+            "queued": round(started.queued, 3) if started else None,
             "return_code": event.return_code,
             "stdout_chars": event.stdout_chars,
             "stderr_chars": event.stderr_chars,

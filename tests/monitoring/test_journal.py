@@ -81,6 +81,14 @@ def test_a_call_that_ran_no_code_or_failed_has_a_line_of_its_own(watched: Watche
     assert [line.get("unidentified") for line in said] == [None, None, None, True]
 
 
+def test_the_call_of_an_execution_has_a_line_only_where_it_ended_otherwise(watched: Watched) -> None:
+    watched.say(opened(), *execution(1), *execution(2, status="error"))
+    assert watched.lines("call") == []
+    for outcome in ("error", "cancelled", "fault"):
+        watched.say(*list(execution(3))[:2], called(request_id="request-00000003", outcome=outcome))  # type: ignore[arg-type]
+    assert [line["outcome"] for line in watched.lines("call")] == ["cancelled", "fault"]
+
+
 def test_what_needs_a_look_is_a_warning_or_an_error(watched: Watched) -> None:
     watched.say(
         events.BackendStarted(seconds=1.5),
