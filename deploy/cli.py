@@ -109,7 +109,7 @@ class Context:
 
     def allow_weak(self) -> bool:
         """Whether the target lets code run in a weak sandbox."""
-        return self.target.variables.get("ALLOW_WEAK_SANDBOX", "0").lower() in ("1", "true", "yes", "on")
+        return self._wanted.variables.get("ALLOW_WEAK_SANDBOX", "0").lower() in ("1", "true", "yes", "on")
 
 
 def plan(c: Context) -> Exit:

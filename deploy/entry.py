@@ -5,12 +5,7 @@ from __future__ import annotations
 _ENTRY = '''\
 """Entry of the Space: the same app as on any other machine. Made by `python -m deploy`, which overwrites changes."""
 
-import os
-from pathlib import Path
-
-os.environ.setdefault("BUILD_ID", Path(__file__).with_name("BUILD").read_text().strip())
-{zero}
-from space.app import demo, main
+{zero}from space.app import demo, main
 
 __all__ = ["demo"]
 
@@ -18,13 +13,14 @@ if __name__ == "__main__":
     main()
 '''
 
-_ZERO = '''
+_ZERO = '''\
 import spaces
+
 
 @spaces.GPU(duration=1)
 def never_called() -> None:
-    """ZeroGPU stops a Space that marks no function for the GPU. Nothing here needs one: this is never called, so no
-    quota is ever used."""
+    """ZeroGPU stops a Space that marks no function for the GPU. Nothing here needs one: no quota is ever used."""
+
 
 '''
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,7 +71,11 @@ class User:
 
 @dataclass
 class LocalHub:
-    """`with LocalHub() as hub:` serves `hub.url`; tokens are in `users`, Spaces in `spaces`, requests in `record`."""
+    """`with LocalHub() as hub:` serves `hub.url`; tokens are in `users`, Spaces in `spaces`, requests in `record`.
+
+    `hosts` says under which address a Space is reached, where that is not played here; `builder` is told of each commit
+    and may start what was committed.
+    """
 
     users: dict[str, User] = field(
         default_factory=lambda: {
@@ -83,6 +88,7 @@ class LocalHub:
     record: list[Exchange] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     hosts: dict[str, str] = field(default_factory=dict)
+    builder: Callable[[LocalSpace], None] | None = None
 
     def __enter__(self) -> LocalHub:
         self._seen: Counter[tuple[str, str]] = Counter()
@@ -112,6 +118,8 @@ class LocalHub:
         """As new: no Spaces, no faults, an empty record."""
         self.spaces.clear()
         self.faults.clear()
+        self.hosts.clear()
+        self.builder = None
         self.forget()
 
     def forget(self) -> None:
@@ -395,6 +403,8 @@ class LocalHub:
                 case _:
                     raise Refused(400, f"{key} is not played here")
         commit = space.commit(title, files)
+        if self.builder is not None:
+            self.builder(space)
         return {"commitUrl": f"{self.url}/spaces/{space.id}/commit/{commit.oid}", "commitOid": commit.oid}
 
     def _secrets(self, space: LocalSpace, asked: Exchange) -> Any:
@@ -439,7 +449,8 @@ class LocalHub:
 
     def _logs(self, space: LocalSpace, _: Exchange, kind: str) -> bytes:
         lines = space.build_log if kind == "build" else space.run_log
-        events = [json.dumps({"data": f"{line}\n", "timestamp": stamp()}) for line in lines]
+        # written a while ago: the client drops what is newer than the answer's own date
+        events = [json.dumps({"data": f"{line}\n", "timestamp": "2026-01-01T00:00:00.000Z"}) for line in lines]
         return "".join(f"data: {event}\n\n" for event in events).encode() + b"data:\n\n"
 
     def _running(self, id: str, path: str, asked: Exchange) -> Any:
@@ -453,7 +464,11 @@ class LocalHub:
         if space.running is None or path != "/healthz":
             raise Refused(503 if space.running is None else 404, "nothing here")
         with suppress(KeyError):
-            return {"status": "ok", "build": space.running.files["BUILD"].decode().strip(), "sandbox": "full"}
+            return {
+                "status": "ok",
+                "build": space.running.files["BUILD"].decode().strip(),
+                "sandbox": {"level": "full"},
+            }
         raise Refused(500, "the build says nothing of itself")
 
 
