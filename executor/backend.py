@@ -1,6 +1,6 @@
 """Backend: the seam between sessions and whatever runs them.
 
-`executor.service` is the only caller. Every call carries plain data, so that a backend may sit on another machine; every
+`executor.service` is the only caller. Every call carries plain data, so a backend may sit on another machine; every
 call ends by a deadline of its own, with an ExecutorError where that passes. Executions outlive the request that started
 them: `start` returns as soon as the code is handed over, `attach` may be called any number of times, by anyone.
 """

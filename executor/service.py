@@ -5,44 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine
-from dataclasses import replace
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Self
 
-from executor import policy
 from executor.backend import Backend, ExecutionEvent, Finished, SessionSpec, SessionStats
-from executor.errors import BackendFailed, ExecutorError, InvalidRequest, SandboxTooWeak
-from executor.events import (
-    Bus,
-    ExecutionFinished,
-    ExecutionStarted,
-    Fault,
-    FileTransferred,
-    SandboxProbed,
-    SessionClosed,
-    SessionOpened,
-    ViolationFound,
-    WorkerReplaced,
-)
-from executor.results import (
-    LANGUAGES,
-    ExecutionResult,
-    FileInfo,
-    HistoryEntry,
-    Language,
-    SessionInfo,
-    Violation,
-)
+from executor.errors import BackendFailed, ExecutorError, SandboxTooWeak
+from executor.events import Bus, Fault, FileTransferred, SandboxProbed, SessionClosed, SessionOpened
+from executor.request import check_request
+from executor.results import ExecutionResult, FileInfo, HistoryEntry, SessionInfo
+from executor.runner import PolicyLevel, Runner
 from executor.sandbox.report import SandboxReport
 from executor.sessions import EndReason, Run, Session, SessionTable, new_id
 from executor.settings import Settings
-
-_T = TypeVar("_T")
-
-PolicyLevel = Literal["strict", "standard", "off"]
-
-QUICK_POLICY = 20_000
-"""Characters of code up to which the policy is read on the event loop; more goes to a thread."""
+from executor.tasks import Tasks
 
 SWEEP_EVERY = 5.0
 """Seconds between two looks for sessions that have expired or died."""
@@ -62,7 +37,8 @@ class Executor:
         self._backend = backend
         self._table = SessionTable(settings.max_sessions)
         self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks(self.bus)
+        self._runner_or_none: Runner | None = None
         self._sandbox: SandboxReport | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -75,7 +51,13 @@ class Executor:
 
     async def start(self) -> None:
         """Start the backend and learn how well it holds code."""
-        self._sandbox = await self._running_backend().open(self.bus.publish)
+        if self._backend is None:
+            # here and not above: whoever brings a backend of their own does not pay for this one
+            from executor.local import LocalBackend  # noqa: PLC0415
+
+            self._backend = LocalBackend(self.settings)
+        self._sandbox = await self._backend.open(self.bus.publish)
+        self._runner_or_none = Runner(self._backend, bus=self.bus, tasks=self._tasks, level=lambda: self.policy_level)
         layers = {name: (layer.on, layer.why) for name, layer in self._sandbox.layers.items()}
         self.bus.publish(SandboxProbed(level=self._sandbox.level, layers=layers))
         self._sweeper = asyncio.create_task(self._sweep_on(), name="session-sweeper")
@@ -90,8 +72,7 @@ class Executor:
                 self._say_closed(session, "shutdown")
         if self._backend is not None:
             await self._backend.aclose()
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks), timeout=5)
+        await self._tasks.join(timeout=5)
 
     @property
     def sandbox(self) -> SandboxReport:
@@ -163,7 +144,7 @@ class Executor:
         try:
             return await asyncio.shield(run.task)
         except asyncio.CancelledError:
-            self._stop_run(session, run)
+            self._runner.stop(session, run)
             raise
 
     async def start_execution(
@@ -207,7 +188,7 @@ class Executor:
         run = session.run(execution_id) if execution_id else session.running
         if run is None or run.finished is not None:
             return False
-        self._stop_run(session, run)
+        self._runner.stop(session, run)
         return True
 
     # Files
@@ -271,17 +252,20 @@ class Executor:
     # Inside: sessions
 
     def _running_backend(self) -> Backend:
-        if self._backend is None:
-            # here and not above: whoever brings a backend of their own does not pay for this one
-            from executor.local import LocalBackend  # noqa: PLC0415
-
-            self._backend = LocalBackend(self.settings)
+        if self._backend is None or self._sandbox is None:
+            raise BackendFailed("The executor has not been started.")
         return self._backend
+
+    @property
+    def _runner(self) -> Runner:
+        if self._runner_or_none is None:
+            raise BackendFailed("The executor has not been started.")
+        return self._runner_or_none
 
     def _find(self, session_id: str, owner: str, conversation: str | None) -> Session:
         session = self._table.find(session_id, owner, conversation)
         if not self._running_backend().alive(session.ref):
-            self._own(self._end(session, "failed"))
+            self._tasks.own(self._end(session, "failed"))
             self._table.remove(session, "failed")
             return self._table.find(session_id, owner, conversation)  # raises, and says why it ended
         return session
@@ -295,7 +279,7 @@ class Executor:
         key = owner, conversation
         making = self._making.get(key)
         if making is None:
-            making = self._own(self._create(owner, conversation, own=True))
+            making = self._tasks.own(self._create(owner, conversation, own=True))
             self._making[key] = making
             making.add_done_callback(lambda _: self._making.pop(key, None))
         # two first calls of a conversation share one session; neither going away takes it from the other
@@ -367,206 +351,11 @@ class Executor:
         session_id: str | None,
         timeout: float | None,
     ) -> tuple[Session, Run]:
-        kind = self._check_language(language)
-        self._check_code(code)
-        seconds = self._check_timeout(timeout)
+        request = check_request(code, language, timeout, self.settings)
         if session_id is not None:
             session = self._find(session_id, owner, conversation)
         elif conversation is not None:
             session = await self._own_session(owner, conversation)
         else:
             session = await self._create(owner, None, own=False)
-        run = Run(id=new_id(), language=kind, code=code, timeout=seconds)
-        session.add_run(run)
-        session.waiting += 1
-        run.task = self._own(self._run(session, run))
-        return session, run
-
-    async def _run(self, session: Session, run: Run) -> ExecutionResult:
-        """The whole life of one execution; a task of ours, whoever waits for it."""
-        started = time.time()
-        try:
-            try:
-                violations = await self._violations(run)
-                await session.turn.acquire()
-            finally:
-                session.waiting -= 1
-            session.running = run
-            try:
-                queued = time.monotonic() - run.queued_at
-                self.bus.publish(
-                    ExecutionStarted(
-                        session_id=session.id,
-                        owner=session.owner,
-                        execution_id=run.id,
-                        language=run.language,
-                        code=run.code,
-                        queued=queued,
-                    )
-                )
-                started = time.time()
-                finished = self._blocked(session, run, violations) or await self._carry_out(session, run)
-            finally:
-                session.running = None
-                session.turn.release()
-        except asyncio.CancelledError:
-            # only `_stop_run` cancels, and only what still waits for its turn
-            finished = Finished(self._result(session, run, "interrupted", "It was interrupted before it began."))
-        except ExecutorError as error:
-            finished = Finished(self._result(session, run, "lost", str(error)))
-        if session.notices:
-            notices = (*session.notices, *finished.result.notices)
-            session.notices.clear()
-            finished = Finished(_with_notices(finished.result, notices), finished.limits, finished.replaced)
-        run.finished = finished
-        run.started.set()
-        session.executions += 1
-        session.touch()
-        session.remember(run, finished.result, started)
-        self._say_finished(session, finished)
-        return finished.result
-
-    async def _carry_out(self, session: Session, run: Run) -> Finished:
-        backend = self._running_backend()
-        await backend.start(session.ref, run.language, run.code, run.id, run.timeout)
-        run.started.set()
-        async for event in backend.attach(session.ref, run.id):
-            if isinstance(event, Finished):
-                return event
-        raise BackendFailed("The execution ended without a result; what it did is unknown.")
-
-    async def _violations(self, run: Run) -> tuple[Violation, ...]:
-        level = self.policy_level
-        if level == "off":
-            return ()
-        if len(run.code) <= QUICK_POLICY:
-            return policy.check(run.code, run.language, level)
-        return await asyncio.to_thread(policy.check, run.code, run.language, level)
-
-    def _blocked(self, session: Session, run: Run, violations: tuple[Violation, ...]) -> Finished | None:
-        if not violations:
-            return None
-        return Finished(
-            ExecutionResult(
-                status="blocked",
-                session_id=session.id,
-                execution_id=run.id,
-                language=run.language,
-                return_code=1,
-                violations=violations,
-                notices=("Nothing was run: the code was refused by the rules named here.",),
-            )
-        )
-
-    def _result(self, session: Session, run: Run, status: Literal["interrupted", "lost"], why: str) -> ExecutionResult:
-        return ExecutionResult(
-            status=status, session_id=session.id, execution_id=run.id, language=run.language, notices=(why,)
-        )
-
-    def _stop_run(self, session: Session, run: Run) -> None:
-        if run.finished is not None or run.task is None:
-            return
-        if session.running is run:
-            self._own(self._interrupt(session, run))
-        else:
-            run.task.cancel()
-
-    async def _interrupt(self, session: Session, run: Run) -> None:
-        await run.started.wait()
-        await self._running_backend().interrupt(session.ref, run.id)
-
-    def _say_finished(self, session: Session, finished: Finished) -> None:
-        result = finished.result
-        pictures = [output.picture for output in result.outputs if output.picture]
-        for violation in result.violations:
-            self.bus.publish(
-                ViolationFound(
-                    session_id=session.id,
-                    owner=session.owner,
-                    execution_id=result.execution_id,
-                    language=result.language,
-                    violation=violation,
-                )
-            )
-        if finished.replaced is not None:
-            self.bus.publish(
-                WorkerReplaced(
-                    session_id=session.id, owner=session.owner, language=result.language, cause=finished.replaced
-                )
-            )
-        self.bus.publish(
-            ExecutionFinished(
-                session_id=session.id,
-                owner=session.owner,
-                execution_id=result.execution_id,
-                language=result.language,
-                status=result.status,
-                seconds=result.execution_time,
-                return_code=result.return_code,
-                stdout_chars=len(result.stdout),
-                stderr_chars=len(result.stderr),
-                truncated=result.truncated,
-                pictures=len(pictures),
-                picture_chars=sum(len(picture.data) for picture in pictures),
-                files=len(result.files),
-                limits=finished.limits,
-            )
-        )
-
-    def _own(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, ExecutorError):
-            self.bus.publish(Fault(where="executor", detail=f"{type(error).__name__}: {error}"))
-
-    # Inside: requests
-
-    def _check_language(self, language: str) -> Language:
-        for known in LANGUAGES:
-            if language == known:
-                return known
-        raise InvalidRequest(f"Unknown language {str(language)[:40]!r}. Use one of {', '.join(LANGUAGES)}.")
-
-    def _check_code(self, code: str) -> None:
-        if not isinstance(code, str) or not code.strip():
-            raise InvalidRequest("The code is empty. Give the code to run as text.")
-        try:
-            size = len(code.encode())
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(
-                f"The code has half of a character (a lone surrogate) at position {error.start}. Write it as an escape."
-            ) from None
-        if size > self.settings.max_code_bytes:
-            raise InvalidRequest(
-                f"The code has {size:,} bytes, at most {self.settings.max_code_bytes:,} are allowed. "
-                "Upload data as a file and read it from the code."
-            )
-        if (position := code.find("\0")) >= 0:
-            raise InvalidRequest(
-                f"The code has a NUL byte at position {position}. Write it as an escape, such as \\x00."
-            )
-
-    def _check_timeout(self, timeout: float | None) -> float:
-        longest = self.settings.max_execution_timeout
-        if timeout is None:
-            return self.settings.execution_timeout
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= longest:
-            raise InvalidRequest(
-                f"timeout={str(timeout)[:40]!r}: give seconds over 0 and up to {longest:g}, or leave it out for "
-                f"{self.settings.execution_timeout:g}."
-            )
-        return float(timeout)
-
-
-def _with_notices(result: ExecutionResult, notices: tuple[str, ...]) -> ExecutionResult:
-    return replace(result, notices=notices)
-
-
-async def collect(chunks: AsyncIterable[bytes]) -> bytes:
-    """All bytes of a file that is known to be small."""
-    return b"".join([data async for data in chunks])
+        return session, self._runner.submit(session, request)

@@ -7,7 +7,6 @@ leads out of the folder or makes us wait.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import stat
@@ -15,15 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from executor.errors import FileRefused, InvalidRequest, NoSuchFile
+from executor.errors import FileRefused
+from executor.local.paths import MAX_DEPTH, PRIVATE, printable, quoted, refusal, split_path
+from executor.local.removal import remove_tree
 from executor.results import FileInfo
-
-PRIVATE = (".tmp", ".packages")
-"""Folders of ours at the top of every workspace: temporary files, installed packages."""
-
-MAX_NAME = 255
-MAX_PATH = 1024
-MAX_DEPTH = 48
 
 _SKIPPED = frozenset({"node_modules", "__pycache__"})
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -32,36 +26,6 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Snapshot = dict[str, tuple[int, int, int]]
 """Path to (modification time in ns, size in bytes, inode): enough to tell a changed file."""
-
-
-def split_path(path: str) -> list[str]:
-    """The components of a path within a workspace. Raises InvalidRequest, saying what a path must look like."""
-    if not isinstance(path, str) or not path.strip():
-        raise InvalidRequest("The path is empty. Give a path relative to the session's folder, such as data.csv.")
-    if path.startswith(("/", "~")) or (len(path) > 1 and path[1] == ":"):
-        raise InvalidRequest(
-            f"{_short(path)} is an absolute path. Give a path relative to the session's folder, such as data.csv."
-        )
-    if any(ord(c) < 32 or ord(c) == 127 for c in path):
-        raise InvalidRequest(f"{_short(path)} has a control character in its name. Choose another name.")
-    try:
-        raw = path.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"{_short(path)} has half of a character (a lone surrogate) in its name.") from None
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if not parts:
-        raise InvalidRequest(f"{_short(path)} names no file.")
-    if ".." in parts:
-        raise InvalidRequest(f"{_short(path)} leaves the session's folder. Use a path without '..'.")
-    if len(raw) > MAX_PATH or any(len(part.encode()) > MAX_NAME for part in parts):
-        raise InvalidRequest(
-            f"The path {_short(path)} is too long: at most {MAX_NAME} bytes a name and {MAX_PATH} in all."
-        )
-    if len(parts) > MAX_DEPTH:
-        raise InvalidRequest(f"{_short(path)} is more than {MAX_DEPTH} folders deep.")
-    if parts[0] in PRIVATE:
-        raise InvalidRequest(f"{parts[0]} is kept for the session itself. Choose another folder.")
-    return parts
 
 
 @dataclass(slots=True)
@@ -99,13 +63,13 @@ class Workspace:
             try:
                 fd = os.open(name, _READ, dir_fd=folder)
             except OSError as error:
-                raise _refusal(path, error) from None
+                raise refusal(path, error) from None
         try:
             info = os.fstat(fd)
             if stat.S_ISDIR(info.st_mode):
-                raise FileRefused(f"{_short(path)} is a folder. List it with list_files, then name a file in it.")
+                raise FileRefused(f"{quoted(path)} is a folder. List it with list_files, then name a file in it.")
             if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
-                raise FileRefused(f"{_short(path)} is not an ordinary file (a device, a pipe or a hard link).")
+                raise FileRefused(f"{quoted(path)} is not an ordinary file (a device, a pipe or a hard link).")
         except FileRefused:
             os.close(fd)
             raise
@@ -173,14 +137,14 @@ class Workspace:
             try:
                 fd = os.open(temporary, _WRITE, 0o600, dir_fd=folder)
             except OSError as error:
-                raise _refusal(path, error) from None
+                raise refusal(path, error) from None
             return Upload(fd, os.dup(folder), temporary, "/".join(parts))
 
     def write(self, upload: Upload, data: bytes, *, limit: int) -> None:
         """Append to an upload of at most `limit` bytes. On FileRefused the upload is gone."""
         try:
             if upload.size + len(data) > limit:
-                raise FileRefused(f"{_short(upload.path)} is over the limit of {limit:,} bytes for one file.")
+                raise FileRefused(f"{quoted(upload.path)} is over the limit of {limit:,} bytes for one file.")
             if upload.size + len(data) > self.max_bytes:
                 raise FileRefused(self._full(upload.size))
             view = memoryview(data)
@@ -189,7 +153,7 @@ class Workspace:
             upload.size += len(data)
         except OSError as error:
             self.abort_upload(upload)
-            raise _refusal(upload.path, error) from None
+            raise refusal(upload.path, error) from None
         except FileRefused:
             self.abort_upload(upload)
             raise
@@ -206,7 +170,7 @@ class Workspace:
             info = os.fstat(upload.fd)
         except OSError as error:
             self.abort_upload(upload)
-            raise _refusal(upload.path, error) from None
+            raise refusal(upload.path, error) from None
         except FileRefused:
             self.abort_upload(upload)
             raise
@@ -230,7 +194,7 @@ class Workspace:
             try:
                 return os.open(name, _WRITE, 0o600, dir_fd=folder)
             except OSError as error:
-                raise _refusal(path, error) from None
+                raise refusal(path, error) from None
 
     def move_file(self, path: str, target: str) -> FileInfo:
         """Rename a file; `target` must not exist, its folders are made."""
@@ -241,11 +205,11 @@ class Workspace:
             except FileNotFoundError:
                 pass
             else:
-                raise FileRefused(f"{_short(target)} exists already. Delete it first, or choose another name.")
+                raise FileRefused(f"{quoted(target)} exists already. Delete it first, or choose another name.")
             try:
                 os.rename(name, to_name, src_dir_fd=folder, dst_dir_fd=to_folder)
             except OSError as error:
-                raise _refusal(target, error) from None
+                raise refusal(target, error) from None
         return self.info(target)
 
     def delete(self, path: str) -> None:
@@ -260,7 +224,7 @@ class Workspace:
                 else:
                     os.unlink(name, dir_fd=folder)
             except OSError as error:
-                raise _refusal(path, error) from None
+                raise refusal(path, error) from None
 
     def remove(self) -> None:
         """Delete the whole folder."""
@@ -281,7 +245,7 @@ class Workspace:
                 try:
                     inner = os.open(folder, _DIR, dir_fd=fd)
                 except OSError as error:
-                    raise _refusal(path, error, folder=True) from None
+                    raise refusal(path, error, folder=True) from None
                 os.close(fd)
                 fd = inner
             yield fd, name
@@ -327,93 +291,10 @@ class Workspace:
     def _must_not_be_folder(self, folder: int, name: str, path: str) -> None:
         with suppress(FileNotFoundError):
             if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                raise FileRefused(f"{_short(path)} is a folder. Choose another name.")
+                raise FileRefused(f"{quoted(path)} is a folder. Choose another name.")
 
     def _full(self, size: int) -> str:
         return (
             f"The session's folder is full: {size / 2**20:.0f} of {self.max_bytes / 2**20:.0f} MiB are used. "
             "Delete files that are no longer needed."
         )
-
-
-def remove_tree(path: str, *, parent: int | None = None) -> None:
-    """Delete a folder whatever it holds, however deep it nests.
-
-    Folders are moved up to the top before they are emptied, so neither recursion nor a long path is ever needed.
-    """
-    try:
-        root = os.open(path, _DIR, dir_fd=parent)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(path, dir_fd=parent)
-        return
-    try:
-        pending = ["."]
-        serial = 0
-        while pending:
-            current = pending.pop()
-            with suppress(OSError):
-                os.chmod(current, 0o700, dir_fd=root)
-            try:
-                fd = os.open(current, _DIR, dir_fd=root)
-            except OSError:
-                continue
-            try:
-                with os.scandir(fd) as entries:
-                    found = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
-                for name, is_folder in found:
-                    if not is_folder:
-                        with suppress(OSError):
-                            os.unlink(name, dir_fd=fd)
-                    elif current == ".":
-                        pending.append(name)
-                    else:
-                        serial += 1
-                        # 24 random bytes: no name that the guest could have put there first
-                        moved = f"{serial}-{secrets.token_hex(12)}"
-                        with suppress(OSError):
-                            os.chmod(name, 0o700, dir_fd=fd)
-                        with suppress(OSError):
-                            os.rename(name, moved, src_dir_fd=fd, dst_dir_fd=root)
-                            pending.append(moved)
-            finally:
-                os.close(fd)
-            if current != ".":
-                with suppress(OSError):
-                    os.rmdir(current, dir_fd=root)
-    finally:
-        os.close(root)
-    with suppress(OSError):
-        os.rmdir(path, dir_fd=parent)
-
-
-def printable(path: str) -> str:
-    """A path as text that can be encoded: bytes that are no UTF-8 are shown as escapes."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(path).decode(errors="backslashreplace")
-    return path
-
-
-def _short(path: str) -> str:
-    shown = path if len(path) <= 80 else path[:77] + "..."
-    return repr(shown.encode(errors="backslashreplace").decode())
-
-
-def _refusal(path: str, error: OSError, *, folder: bool = False) -> NoSuchFile | FileRefused:
-    match error.errno:
-        case errno.ENOENT:
-            return NoSuchFile(f"There is no file {_short(path)} in this session. list_files shows what is there.")
-        case errno.ELOOP:
-            return FileRefused(f"{_short(path)} is a symbolic link, which is not followed. Copy the file instead.")
-        case errno.ENOTDIR:
-            return FileRefused(f"{_short(path)} passes something that is not a folder (a file or a link).")
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return FileRefused(f"The disk is full; {_short(path)} was not written. Delete files first.")
-        case errno.EACCES | errno.EPERM:
-            return FileRefused(f"{_short(path)} cannot be opened: its mode forbids it. Change it with chmod u+rw.")
-        case errno.ENXIO:
-            return FileRefused(f"{_short(path)} is not an ordinary file (a socket or a pipe).")
-        case _:
-            return FileRefused(f"{_short(path)} cannot be used: {error.strerror or error}.")

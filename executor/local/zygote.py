@@ -23,8 +23,8 @@ from executor.languages.bash import Bash
 from executor.languages.javascript import JavaScript
 from executor.local.guard import kill_orphans
 from executor.local.leader import lead
+from executor.local.removal import remove_tree
 from executor.local.worker import Program, base_environment
-from executor.local.workspace import remove_tree
 from executor.results import Language
 from executor.sandbox import identity, kernel
 from executor.sandbox.confinement import Sandbox

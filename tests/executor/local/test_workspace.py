@@ -8,7 +8,9 @@ import time
 import pytest
 
 from executor.errors import FileRefused, InvalidRequest, NoSuchFile
-from executor.local.workspace import MAX_DEPTH, Workspace, remove_tree, split_path
+from executor.local.paths import MAX_DEPTH, split_path
+from executor.local.removal import remove_tree
+from executor.local.workspace import Workspace
 
 MIB = 2**20
 

@@ -1,0 +1,173 @@
+"""Runner: the life of an execution, from its place in the queue of its session to what is remembered of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from executor import policy
+from executor.backend import Backend, Finished
+from executor.errors import BackendFailed, ExecutorError
+from executor.events import Bus, ExecutionFinished, ExecutionStarted, ViolationFound, WorkerReplaced
+from executor.request import Request
+from executor.results import ExecutionResult, Violation
+from executor.sessions import Run, Session, new_id
+from executor.tasks import Tasks
+
+PolicyLevel = Literal["strict", "standard", "off"]
+
+QUICK_POLICY = 20_000
+"""Characters of code up to which the policy is read on the event loop; more goes to a thread."""
+
+
+class Runner:
+    """Runs code in sessions, one execution a session at a time, whoever waits for it."""
+
+    def __init__(self, backend: Backend, *, bus: Bus, tasks: Tasks, level: Callable[[], PolicyLevel]) -> None:
+        self._backend = backend
+        self._bus = bus
+        self._tasks = tasks
+        self._level = level
+
+    def submit(self, session: Session, request: Request) -> Run:
+        """Queue code; its task is ours, so it lives on when the caller goes. Raises Busy."""
+        run = Run(id=new_id(), language=request.language, code=request.code, timeout=request.timeout)
+        session.add_run(run)
+        session.waiting += 1
+        run.task = self._tasks.own(self._run(session, run))
+        return run
+
+    def stop(self, session: Session, run: Run) -> None:
+        """Interrupt an execution, or take it out of the queue; nothing happens where it has ended."""
+        if run.finished is not None or run.task is None:
+            return
+        if session.running is run:
+            self._tasks.own(self._interrupt(session, run))
+        else:
+            run.task.cancel()
+
+    async def _interrupt(self, session: Session, run: Run) -> None:
+        await run.started.wait()
+        if run.finished is None:
+            await self._backend.interrupt(session.ref, run.id)
+
+    async def _run(self, session: Session, run: Run) -> ExecutionResult:
+        """The whole life of one execution; a task of ours, whoever waits for it."""
+        started = time.time()
+        try:
+            try:
+                await session.turn.acquire()
+            finally:
+                session.waiting -= 1
+            session.running = run
+            try:
+                violations = await self._violations(run)
+                queued = time.monotonic() - run.queued_at
+                self._bus.publish(
+                    ExecutionStarted(
+                        session_id=session.id,
+                        owner=session.owner,
+                        execution_id=run.id,
+                        language=run.language,
+                        code=run.code,
+                        queued=queued,
+                    )
+                )
+                started = time.time()
+                finished = self._blocked(session, run, violations) or await self._carry_out(session, run)
+            finally:
+                session.running = None
+                session.turn.release()
+        except asyncio.CancelledError:
+            # only `stop` cancels, and only what still waits for its turn
+            finished = Finished(self._result(session, run, "interrupted", "It was interrupted before it began."))
+        except ExecutorError as error:
+            finished = Finished(self._result(session, run, "lost", str(error)))
+        if session.notices:
+            notices = (*session.notices, *finished.result.notices)
+            session.notices.clear()
+            finished = replace(finished, result=replace(finished.result, notices=notices))
+        run.finished = finished
+        run.started.set()
+        session.executions += 1
+        session.touch()
+        session.remember(run, finished.result, started)
+        self._say_finished(session, finished)
+        return finished.result
+
+    async def _carry_out(self, session: Session, run: Run) -> Finished:
+        await self._backend.start(session.ref, run.language, run.code, run.id, run.timeout)
+        run.started.set()
+        async for event in self._backend.attach(session.ref, run.id):
+            if isinstance(event, Finished):
+                return event
+        raise BackendFailed("The execution ended without a result; what it did is unknown.")
+
+    async def _violations(self, run: Run) -> tuple[Violation, ...]:
+        level = self._level()
+        if level == "off":
+            return ()
+        if len(run.code) <= QUICK_POLICY:
+            return policy.check(run.code, run.language, level)
+        return await asyncio.to_thread(policy.check, run.code, run.language, level)
+
+    def _blocked(self, session: Session, run: Run, violations: tuple[Violation, ...]) -> Finished | None:
+        if not violations:
+            return None
+        return Finished(
+            ExecutionResult(
+                status="blocked",
+                session_id=session.id,
+                execution_id=run.id,
+                language=run.language,
+                return_code=1,
+                violations=violations,
+                notices=("Nothing was run: the code was refused by the rules named here.",),
+            )
+        )
+
+    def _result(self, session: Session, run: Run, status: Literal["interrupted", "lost"], why: str) -> ExecutionResult:
+        return ExecutionResult(
+            status=status, session_id=session.id, execution_id=run.id, language=run.language, notices=(why,)
+        )
+
+    def _say_finished(self, session: Session, finished: Finished) -> None:
+        result = finished.result
+        pictures = [output.picture for output in result.outputs if output.picture]
+        for violation in result.violations:
+            self._bus.publish(
+                ViolationFound(
+                    session_id=session.id,
+                    owner=session.owner,
+                    execution_id=result.execution_id,
+                    language=result.language,
+                    violation=violation,
+                )
+            )
+        if finished.replaced is not None:
+            self._bus.publish(
+                WorkerReplaced(
+                    session_id=session.id, owner=session.owner, language=result.language, cause=finished.replaced
+                )
+            )
+        self._bus.publish(
+            ExecutionFinished(
+                session_id=session.id,
+                owner=session.owner,
+                execution_id=result.execution_id,
+                language=result.language,
+                status=result.status,
+                seconds=result.execution_time,
+                return_code=result.return_code,
+                stdout_chars=len(result.stdout),
+                stderr_chars=len(result.stderr),
+                truncated=result.truncated,
+                pictures=len(pictures),
+                picture_chars=sum(len(picture.data) for picture in pictures),
+                files=len(result.files),
+                limits=finished.limits,
+            )
+        )
