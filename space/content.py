@@ -13,7 +13,9 @@ from executor.results import ExecutionResult, FileInfo, HistoryEntry, Output, Pi
 
 PICTURE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-_BARE_REPR = re.compile(r"\[?(<(IPython\.core\.display|PIL\.|Figure size |matplotlib\.|Axes)[^<>]*>(,\s*)?)+\]?")
+_BARE_REPR = re.compile(
+    r"\[?(<(IPython\.core\.display|PIL\.|Figure size |matplotlib\.|Axes)[^<>]*>(,\s*)?)+\]?|Text\([^\n]*\)"
+)
 _LISTED_FILES = 20
 _LISTED_PICTURES = 40
 _MAX_DEPTH = 32
@@ -171,21 +173,21 @@ def clean(value: Any, depth: int = 0) -> Any:
 def _headline(result: ExecutionResult) -> str:
     error = result.error
     where = f" (line {error.line})" if error and error.line else ""
-    if error:
+    if error and result.status == "error":
         message = _clip(error.message, 2_000)
         said = f"{error.type}: {message}" if message else error.type
     elif result.violations:
         said = " ".join(_clip(violation.message, _MAX_NOTE_CHARS) for violation in result.violations[:5])
     else:
         said = {
-            "timeout": f"the time limit stopped the code after {result.execution_time:.1f} s.",
-            "interrupted": "the code was interrupted.",
-            "blocked": "the code is not allowed here.",
-            "memory": "the session's memory limit stopped the code.",
-            "disk": "the session's folder is full.",
-            "crashed": f"the {result.language} process ended unexpectedly (code {result.return_code}).",
-            "lost": "the session was lost while the code ran.",
-        }.get(result.status, f"exit status {result.return_code}.")
+            "timeout": f"the time limit stopped the code after {result.execution_time:.1f} s",
+            "interrupted": "the code was interrupted",
+            "blocked": "the code is not allowed here",
+            "memory": "the session's memory limit stopped the code",
+            "disk": "the session's folder is full",
+            "crashed": f"the {result.language} process ended unexpectedly (code {result.return_code})",
+            "lost": "the session was lost while the code ran",
+        }.get(result.status, f"exit status {result.return_code}")
     return f"Error: {said}{where}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -76,7 +77,8 @@ async def get_execution_history(box: Toolbox, caller: Caller, values: Arguments)
 
 
 async def get_system_info(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
-    return json_answer(system_info(box.settings, box.executor.sandbox))
+    # reads files for the versions, the first time
+    return json_answer(await asyncio.to_thread(system_info, box.settings, box.executor.sandbox))
 
 
 async def close_execution_session(box: Toolbox, caller: Caller, values: Arguments) -> Answer:

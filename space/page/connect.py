@@ -23,8 +23,8 @@ def connect_tab(page: gr.Blocks, settings: Settings) -> None:
             value="Authorization" if settings.space_host else _NONE,
             label="Header for the Hugging Face token",
         )
-    yaml = gr.Code(language="yaml", label="librechat.yaml", interactive=False)
-    env = gr.Code(language="shell", label=".env", interactive=False)
+    yaml = gr.Code(language="yaml", label="librechat.yaml", interactive=False, lines=5)
+    env = gr.Code(language="shell", label=".env", interactive=False, lines=2)
 
     async def blocks(transport: Transport, version: str, auth: str, request: gr.Request) -> tuple[str, str]:
         header: AuthHeader | None = None if auth == _NONE else auth  # type: ignore[assignment]

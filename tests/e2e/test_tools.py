@@ -299,6 +299,19 @@ async def test_binary_on_stdout_and_a_flood_are_answered(
     assert text_of(after).startswith("1\n")
 
 
+async def test_strange_values_of_the_code_break_no_connection(
+    space: RunningSpace, transport: str, me: dict[str, str]
+) -> None:
+    code = (
+        "v = 1\nfor _ in range(45): v = [v]\nprint('\\udc80 \\ud800')\n"
+        "display({'application/json': v, 'text/\\ud800': float('nan')}, raw=True)"
+    )
+    async with client(space, transport, me) as session:
+        await session.call_tool("execute_python_code", {"code": code})
+        after = await session.call_tool("execute_python_code", {"code": "6 * 7"})
+    assert text_of(after).startswith("42\n")
+
+
 async def test_the_schema_route_speaks_gradios_form(space: RunningSpace) -> None:
     async with httpx.AsyncClient() as http:
         schema = (await http.get(f"{space.url}/gradio_api/mcp/schema")).json()

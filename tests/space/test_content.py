@@ -61,6 +61,20 @@ def test_an_error_comes_first_and_says_its_line() -> None:
     assert answered.texts[0].startswith("Error: ZeroDivisionError: division by zero (line 2)\nbefore\nCell, line 2")
 
 
+def test_a_timeout_is_named_as_one_with_the_line_it_met() -> None:
+    stopped = result(status="timeout", execution_time=30.04, error=ErrorInfo("KeyboardInterrupt", "", 3))
+    assert text(stopped).startswith("Error: the time limit stopped the code after 30.0 s (line 3)\n")
+
+
+def test_what_plotting_returns_is_not_worth_a_line() -> None:
+    outputs = (
+        Output(data={"text/plain": "Text(0.5, 1.0, 'Sales')"}, is_result=True),
+        Output(data={"text/plain": "[<matplotlib.lines.Line2D at 0x7f>]"}),
+        picture(10),
+    )
+    assert text(result(outputs=outputs)) == "Picture 1: plots/1.png, 640x480\nsession_id: s1"
+
+
 @pytest.mark.parametrize("status", ["error", "timeout", "interrupted", "blocked", "memory", "disk", "crashed", "lost"])
 def test_every_failure_is_an_error_that_says_so(status: Any) -> None:
     answered = execution_answer(result(status=status, return_code=3), budget=140_000)
@@ -155,5 +169,5 @@ def test_history_keeps_the_newest_that_fit() -> None:
 
 
 def test_a_refusal_begins_with_error() -> None:
-    assert refusal("session_id is needed here.").texts == ("Error: session_id is needed here.",)
-    assert refusal("there is no tool.").texts == ("Error: There is no tool.",)
+    answered = refusal("session_id is needed here.")
+    assert answered.texts == ("Error: session_id is needed here.",) and answered.is_error
