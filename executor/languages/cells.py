@@ -25,6 +25,7 @@ _SEMICOLON = re.compile(rb"\s*;")
 _compile = compile
 _eval = eval
 _new_event_loop = asyncio.new_event_loop
+_lines_of_files = linecache.cache
 _set_event_loop = asyncio.set_event_loop
 
 Step = tuple[CodeType, bool]
@@ -37,6 +38,7 @@ class Cells:
     def __init__(self, shell: NotebookShell) -> None:
         self._shell = shell
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._callbacks = shell.events.callbacks
         self._transformers = self._installed_transformers()
 
     def run(self, code: str, number: int) -> None:
@@ -52,7 +54,7 @@ class Cells:
         shell.user_ns.pop("__warningregistry__", None)
         if self._loop is not None:
             _set_event_loop(self._loop)  # asyncio.run leaves none behind
-        callbacks = shell.events.callbacks
+        callbacks = self._callbacks
         if len(callbacks["pre_execute"]) > 1 or any(callbacks[event] for event in _EVENTS):
             self._run_with_events(code, name)
         else:
@@ -88,12 +90,20 @@ class Cells:
         try:
             loop.run_until_complete(task)
         except BaseException:
-            if not task.done():  # interrupted: it must not go on in the next cell
-                task.cancel()
-                loop.run_until_complete(asyncio.wait([task], timeout=0.5))
-            if task.done() and not task.cancelled():
-                task.exception()
+            self._cancel(loop, task)
             raise
+
+    def _cancel(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+        """End what was interrupted: it must not go on in the next cell."""
+        if not task.done():
+            task.cancel()
+            loop.run_until_complete(asyncio.wait([task], timeout=0.5))
+            try:
+                task.result()
+            except asyncio.CancelledError as error:  # its traceback knows the cell's line, the loop's does not
+                raise KeyboardInterrupt().with_traceback(error.__traceback__) from None
+            except BaseException:
+                return
 
     def _run_with_events(self, code: str, name: str) -> None:
         """The same with IPython's events around it, for extensions such as autoreload."""
@@ -115,7 +125,7 @@ class Cells:
     def _remember(self, code: str, number: int, name: str) -> None:
         shell = self._shell
         lines = code.splitlines(keepends=True)
-        linecache.cache[name] = (len(code), None, lines, name)
+        _lines_of_files[name] = (len(code), None, lines, name)
         shell.tracebacks.sources[name] = lines
         shell.execution_count = number + 1
         history = shell.history_manager

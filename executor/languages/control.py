@@ -7,22 +7,25 @@ interpreter looks at signals again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping
 from select import select
-from threading import Lock
 from typing import Any
 
 from executor.languages.channel import MAX_FRAME
 
 # Bound once: guest code may replace what the modules hold.
 _exit = os._exit
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF})
 _getpid = os.getpid
 _select = select
+_sleep = time.sleep
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _decode = json.JSONDecoder().decode
 
@@ -37,7 +40,10 @@ class Control:
         self._send = sock.send
         self._incoming: list[bytes] = []
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
-        self._sending = Lock()
+        self._held = b""
+        self.taken = False
+        """Set by `receive`; whoever is done with the frame clears it."""
+        self._draining = False
         self._pid = _getpid()
 
     @property
@@ -50,35 +56,48 @@ class Control:
         self._outgoing.clear()
         self._sock.close()
 
-    def waiting(self) -> bool:
-        """Whether a frame of the leader lies unread."""
-        return bool(_select([self._sock], [], [], 0)[0])
+    def has_work(self) -> bool:
+        """Whether a frame of the leader's was taken and is not done with, or has arrived."""
+        return self.taken or bool(self._incoming) or bool(_select([self._sock], [], [], 0)[0])
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any], *, hold: bool = False) -> None:
         """Send one frame, in order. Raises ValueError where it is over the limit or no JSON.
 
-        Where an exception strikes meanwhile, the rest of the frame leaves with the next `send` or `flush`.
+        Where an exception strikes meanwhile, the rest of the frame leaves with the next `send` or `flush`. With `hold`
+        it leaves together with the next one, which is about to follow: one wake-up of the leader less.
         """
         body = _encode(message).encode()
         if len(body) > MAX_FRAME:
             raise ValueError(f"{len(body)} bytes are over the {MAX_FRAME} that a frame carries.")
         if self.detached:
             return
-        self._outgoing.append((len(body).to_bytes(4, "big") + body, []))
-        # Who finds the lock taken (another thread, or this one below a signal handler) leaves the frame to its holder.
-        while self._outgoing and self._sending.acquire(blocking=False):
+        frame = len(body).to_bytes(4, "big") + body
+        if hold:
+            self._held += frame
+            return
+        # signals are looked at after calls and at loops only: up to the end of `append` nothing comes between
+        held, self._held = self._held, b""
+        self._outgoing.append((held + frame, []))
+        # Whoever finds a drain going on (in another thread, or in this one below a signal handler) leaves it the frame.
+        while self._outgoing and not self._draining:
             self._drain()
 
     def flush(self) -> None:
         """Send all that is left, whatever strikes meanwhile."""
         while self._outgoing:
             try:
-                self._sending.acquire()
                 self._drain()
+                if self._outgoing:
+                    _sleep(0.001)  # another thread is at it
             except BaseException:  # noqa: S112  a guest's signal handler raised: the frames still have to leave
                 continue
 
     def _drain(self) -> None:
+        # No lock: an exception right after `acquire` would leave it locked for good. Between this test and the store
+        # comes neither a call nor a loop, so neither another thread nor a signal handler.
+        if self._draining:
+            return
+        self._draining = True
         try:
             while self._outgoing:
                 frame, counts = self._outgoing[0]
@@ -87,10 +106,11 @@ class Control:
                     self._outgoing.popleft()
                 else:
                     counts.extend(map(self._send, (memoryview(frame)[offset:],), (socket.MSG_NOSIGNAL,)))
-        except OSError:
-            _exit(1)
+        except OSError as error:
+            _exit_if_gone(error)
+            raise
         finally:
-            self._sending.release()
+            self._draining = False
 
     def receive(self) -> dict[str, Any]:
         """The next frame. Exceptions of the guest's signal handlers are reported on stderr and do no harm."""
@@ -101,9 +121,8 @@ class Control:
                 self._incoming.extend(map(self._recv, (1 << 16,)))
                 if not self._incoming[-1]:
                     _exit(0)
-            except OSError:
-                _exit(1)
             except BaseException as error:
+                _exit_if_gone(error)
                 _report(error)
 
     def _cut(self) -> dict[str, Any] | None:
@@ -112,8 +131,16 @@ class Control:
         if len(data) < 4 or len(data) < 4 + size:
             return None
         frame: dict[str, Any] = _decode(data[4 : 4 + size].decode())
-        self._incoming = [data[4 + size :]] if len(data) > 4 + size else []
+        rest = [data[4 + size :]] if len(data) > 4 + size else []
+        self.taken = True
+        self._incoming = rest
         return frame
+
+
+def _exit_if_gone(error: BaseException) -> None:
+    # by number: a handler of the guest's may raise TimeoutError, which is an OSError, too
+    if isinstance(error, OSError) and error.errno in _GONE:
+        _exit(1)
 
 
 def _report(error: BaseException) -> None:

@@ -60,12 +60,16 @@ class Displays:
         self._control = control
         self._plots = plots
         self._publisher = shell.display_pub
+        forms = shell.display_formatter.formatters
+        self._printers = [form.type_printers for mime, form in forms.items() if mime != "text/plain"]
         self.begin("", 0)
 
     def begin(self, execution_id: str, picture_chars: int) -> None:
         """A cell starts that may send `picture_chars` characters of base64."""
         self._id = execution_id
         self._budget = picture_chars
+        self._ending = False
+        self._shell.display_pub = self._publisher  # whatever the cell before put there
         self.notices: list[str] = []
         self._seen: dict[bytes, str] = {}
         self._shown: WeakSet[Figure] = WeakSet()
@@ -111,6 +115,11 @@ class Displays:
             self._updates[display_id] = dict(data)
         else:
             self._emit(dict(data))
+
+    def end(self, *, seconds: float | None) -> None:
+        """The cell's code has ended: show the figures that it left open."""
+        self._ending = True
+        self.show_figures(seconds=seconds)
 
     def show_figures(self, figure: Figure | None = None, *, seconds: float | None = None) -> None:
         """Show `figure`, or all open ones, which are closed then.
@@ -169,8 +178,9 @@ class Displays:
         complaints: list[BaseException] = []
         self._shell.complaints = complaints
         try:
-            if type(value) in _BUILTIN and not any(type(value) in form.type_printers for form in forms.values()):
-                data = {"text/plain": forms["text/plain"](value)}
+            plain = forms["text/plain"]
+            if type(value) in _BUILTIN and not any(type(value) in printers for printers in self._printers):
+                data = {"text/plain": plain(value)}  # the other forms would be asked for nothing
             else:
                 data, _ = formatter.format(value)
         finally:
@@ -239,7 +249,9 @@ class Displays:
                 return
             file = full_size(source)
             path = self._keep(file, source.suffix)
-            share = max(self._budget // max(pending, 2), min(MIN_PICTURE_CHARS, self._budget))
+            # while the cell runs more may come: half is left for it
+            parts = pending if self._ending else max(pending, 2)
+            share = max(self._budget // parts, min(MIN_PICTURE_CHARS, self._budget))
             picture = encode(source, limit=min(share, MAX_PICTURE_CHARS), alt=alt, file=file)
         except Exception as error:
             self.note(f"A picture could not be made ready: {type(error).__name__}: {error}")
@@ -272,7 +284,8 @@ class Displays:
             return
         event = {"event": "display", "id": self._id, "data": data, "picture": picture, "is_result": is_result}
         try:
-            self._control.send(event)
+            # the value of a last expression is followed by the end of the cell
+            self._control.send(event, hold=is_result and picture is None)
         except ValueError:
             self.note("A displayed value was too large to be sent whole; only its text was.")
             event["data"] = {key: data[key] for key in ("text/plain",) if key in data}

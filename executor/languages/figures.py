@@ -27,6 +27,9 @@ MAX_PIXELS = 25_000_000
 """Figures with more pixels are drawn with fewer dots per inch: 100 MB of memory for one drawing must be enough."""
 MAX_BORDER = 500
 """Pixels that are looked at beyond the figure's edge, for legends and labels that stand out of it."""
+MIN_OVERHANG = 0.25
+"""Inches that something must stand out for the picture to be enlarged; up to half a tick label is cut, as savefig does.
+So most pictures are exactly what savefig makes, and no legend or axis label is lost."""
 ANIMATION_SECONDS = 1.0
 MAX_FRAMES = 100
 MAX_ALT = 600
@@ -159,13 +162,13 @@ def _draw(figure: Figure) -> PIL.Image.Image:
         box = Bbox([[-across / dpi, -along / dpi], [(inner_width + across) / dpi, (inner_height + along) / dpi]])
         canvas.print_figure(cast(IO[bytes], _Nowhere()), format="rgba", dpi=dpi, bbox_inches=box)
         drawn = np.asarray(canvas.renderer.buffer_rgba())
-        return PIL.Image.fromarray(_trimmed(drawn, across, along, inner_width, inner_height))
+        return PIL.Image.fromarray(_trimmed(drawn, across, along, inner_width, inner_height, MIN_OVERHANG * dpi))
     finally:
         figure.set_canvas(former)
         figure.stale = False
 
 
-def _trimmed(drawn: Any, across: int, along: int, width: int, height: int) -> Any:
+def _trimmed(drawn: Any, across: int, along: int, width: int, height: int, overhang: float) -> Any:
     """The figure's own rectangle, and as much of the border as is drawn on."""
     rows, columns = drawn.shape[:2]
     left, top = across, rows - along - height
@@ -176,11 +179,10 @@ def _trimmed(drawn: Any, across: int, along: int, width: int, height: int) -> An
     down, over = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
     if down.size and over.size:
         pad = 8
-        # up to two pixels are the width of a frame drawn right on the edge
-        left = max(0, over[0] - pad) if over[0] < left - 2 else left
-        right = min(columns, over[-1] + 1 + pad) if over[-1] >= right + 2 else right
-        top = max(0, down[0] - pad) if down[0] < top - 2 else top
-        bottom = min(rows, down[-1] + 1 + pad) if down[-1] >= bottom + 2 else bottom
+        left = max(0, over[0] - pad) if over[0] < left - overhang else left
+        right = min(columns, over[-1] + 1 + pad) if over[-1] >= right + overhang else right
+        top = max(0, down[0] - pad) if down[0] < top - overhang else top
+        bottom = min(rows, down[-1] + 1 + pad) if down[-1] >= bottom + overhang else bottom
     return np.ascontiguousarray(drawn[top:bottom, left:right])
 
 

@@ -101,14 +101,19 @@ def settle_in(folder: Path, *, seed: int | None) -> None:
     os.chdir(folder)
     tempfile.tempdir = None
     sys.argv = [""]
-    sys.path[:] = [str(folder), str(folder / PACKAGES), *(p for p in sys.path if p and p != str(Path.cwd()))]
+    sys.path[:] = [*import_paths(folder), *(p for p in sys.path if p and p != str(Path.cwd()))]
     faulthandler.enable(file=2, all_threads=False)
 
 
-def refresh_imports(folder: Path) -> None:
+def import_paths(folder: Path) -> tuple[str, str]:
+    """Where the session's own modules and packages lie."""
+    return str(folder), str(folder / PACKAGES)
+
+
+def refresh_imports(paths: tuple[str, ...]) -> None:
     """Let modules written a moment ago be found: the import system caches folders by their time stamp."""
     cache = sys.path_importer_cache
-    for path in (str(folder), str(folder / PACKAGES)):
+    for path in paths:
         finder = cache.get(path)
         if finder is None:
             cache.pop(path, None)

@@ -17,7 +17,14 @@ from executor.languages.cells import Cells
 from executor.languages.channel import ErrorData
 from executor.languages.control import Control
 from executor.languages.displays import Displays
-from executor.languages.guest import Streams, refresh_imports, report_threads, settle_in, settle_interpreter
+from executor.languages.guest import (
+    Streams,
+    import_paths,
+    refresh_imports,
+    report_threads,
+    settle_in,
+    settle_interpreter,
+)
 from executor.languages.pictures import Plots
 from executor.languages.shell import NotebookShell
 from executor.languages.traceback import cell_name
@@ -27,9 +34,19 @@ DEFAULT_PICTURE_CHARS = 110_000
 INTERRUPTED_DRAWING = 0.4
 """Seconds for the figures of an interrupted cell: the hard stop is near."""
 
-_signal = signal.signal
+_signal = getattr(
+    signal.signal, "__wrapped__", signal.signal
+)  # without the enum conversions of `signal.signal`: twice a cell, a tenth of `1 + 1`
+_mask = getattr(signal.pthread_sigmask, "__wrapped__", signal.pthread_sigmask)
 _raise_interrupt = signal.default_int_handler
 _exit = os._exit
+_DEFERRED = frozenset(
+    int(number)
+    for number in signal.valid_signals()
+    - {signal.SIGKILL, signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP}
+    - {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
+)
+"""Signals whose handlers, the guest's, run only while its code does: they may raise."""
 
 
 class Notebook:
@@ -38,11 +55,10 @@ class Notebook:
     def __init__(self, shell: NotebookShell, control: Control, folder: Path) -> None:
         self._shell = shell
         self._control = control
-        self._folder = folder
+        self._import_paths = import_paths(folder)
         self._streams = Streams()
         self._cells = Cells(shell)
         self._displays = Displays(shell, control, Plots(folder))
-        self._begun = False
         self._interrupt_waits = False
         shell.displays = self._displays
         shell.tracebacks.folder = folder
@@ -51,15 +67,13 @@ class Notebook:
         report_threads(lambda error: shell.tracebacks.describe(error)["traceback"])
         os.register_at_fork(after_in_child=control.detach)
         _signal(signal.SIGINT, self._hold)
+        _mask(signal.SIG_BLOCK, _DEFERRED)
 
     def run(self) -> NoReturn:
         """Serve cells until the leader hangs up."""
         self._control.send({"event": "ready"})
         while True:
             message = self._control.receive()
-            if message.get("op") != "execute":
-                continue
-            self._begun = True
             self._execute(
                 str(message["id"]),
                 str(message["code"]),
@@ -68,24 +82,33 @@ class Notebook:
             )
 
     def _execute(self, execution_id: str, code: str, number: int, picture_chars: int) -> None:
+        failure = None
+        try:
+            failure = self._attempt(execution_id, code, number, picture_chars)
+        except BaseException as error:  # a handler of the guest's, in a thread that does not defer its signal
+            failure = error
+        self._control.taken = self._interrupt_waits = False
+        self._finish(execution_id, number, failure)
+
+    def _attempt(self, execution_id: str, code: str, number: int, picture_chars: int) -> BaseException | None:
         displays = self._displays
         displays.begin(execution_id, picture_chars)
-        refresh_imports(self._folder)
+        refresh_imports(self._import_paths)
         failure = self._guarded(lambda: self._cells.run(code, number))
         if self._control.detached:
             self._leave(failure, number)
         if figures.any_open():
             seconds = INTERRUPTED_DRAWING if isinstance(failure, KeyboardInterrupt) else None
-            late = self._guarded(lambda: displays.show_figures(seconds=seconds))
+            late = self._guarded(lambda: displays.end(seconds=seconds))
             failure = failure or late
-        self._begun = self._interrupt_waits = False
-        self._finish(execution_id, number, failure)
+        return failure
 
     def _guarded(self, work: Callable[[], None]) -> BaseException | None:
         """Run guest code with SIGINT raising KeyboardInterrupt; returns what it raised."""
         failure: BaseException | None = None
         try:
             _signal(signal.SIGINT, _raise_interrupt)
+            _mask(signal.SIG_UNBLOCK, _DEFERRED)
             if self._interrupt_waits:
                 self._interrupt_waits = False
                 raise KeyboardInterrupt
@@ -95,14 +118,15 @@ class Notebook:
         while True:
             try:
                 _signal(signal.SIGINT, self._hold)
-            except KeyboardInterrupt as error:
+                _mask(signal.SIG_BLOCK, _DEFERRED)
+            except BaseException as error:
                 failure = failure or error
             else:
                 return failure
 
     def _hold(self, signum: int, frame: FrameType | None) -> None:
         """SIGINT outside of guest code: it means the cell that was handed over and has not begun, or nobody."""
-        if self._begun or self._control.waiting():
+        if self._control.has_work():
             self._interrupt_waits = True
 
     def _finish(self, execution_id: str, number: int, failure: BaseException | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from executor.errors import InvalidRequest
 from executor.languages.channel import Decoder, Event, check_event, encode
+from executor.results import Language
 
 if TYPE_CHECKING:
     from executor.languages.shell import NotebookShell
@@ -30,9 +31,9 @@ main(socket.socket(fileno=int(sys.argv[2])), folder=Path.cwd())
 class Python:
     """The leader's side: frames for cells, checked events from the worker. One object per worker."""
 
-    language: Literal["python"] = "python"
+    language: Language = "python"
     CONTROL: tuple[int, ...] = (3,)
-    interrupt_target: Literal["worker"] = "worker"
+    interrupt_target: Literal["worker", "foreground"] | None = "worker"
 
     def __init__(self, *, picture_chars: int = PICTURE_CHARS) -> None:
         self._picture_chars = picture_chars
@@ -62,6 +63,13 @@ class Python:
     def feed(self, data: bytes) -> list[Event]:
         """Events in the bytes that arrived. Raises ProtocolError; the object is of no use after that."""
         return [check_event(message) for message in self._decoder.feed(data)]
+
+    def after_exit(self, return_code: int, *, interrupted: bool = False) -> None:
+        """Always a crash: even `exit()` in a cell does not end the process."""
+
+    def kept(self) -> str:
+        """Nothing."""
+        return "Its variables and imports are lost; files and the other languages are kept."
 
 
 _shell: NotebookShell | None = None

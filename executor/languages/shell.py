@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import pandas as pd
 import PIL.Image
 from IPython.core import page
 from IPython.core.compilerop import CachingCompiler
@@ -124,7 +126,7 @@ class NotebookShell(InteractiveShell):
 
     def init_user_ns(self) -> None:
         """IPython's names and ours; `%reset` comes here, too."""
-        super().init_user_ns()
+        super().init_user_ns()  # type: ignore[no-untyped-call]
         self.put_ready_names()
 
     def put_ready_names(self) -> None:
@@ -188,7 +190,10 @@ class NotebookShell(InteractiveShell):
 
     def system(self, cmd: str) -> None:
         """`!cmd`: run it in a shell; its output goes where ours goes. The exit status is `_exit_code`."""
-        command = self.var_expand(cmd, depth=1)  # type: ignore[no-untyped-call]
+        self.run_command(self.var_expand(cmd, depth=1))  # type: ignore[no-untyped-call]
+
+    def run_command(self, command: str) -> None:
+        """Run `command` as it stands in a shell."""
         direct = sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__
         sys.stdout.flush()
         sys.stderr.flush()
@@ -213,6 +218,21 @@ class NotebookShell(InteractiveShell):
                 child.stdout.close()
 
     system_raw = system_piped = system
+
+
+def _script_magic(shell: NotebookShell, name: str) -> Callable[[str, str], None]:
+    """`%%bash` and `%%sh` without the thread that IPython starts for them, and to be interrupted."""
+    original = shell.find_cell_magic(name)  # type: ignore[no-untyped-call]
+
+    def run(line: str, cell: str) -> None:
+        if line.strip():
+            original(line, cell)  # options such as --out
+            return
+        shell.run_command(cell)
+        if code := shell.user_ns["_exit_code"]:
+            raise subprocess.CalledProcessError(code, f"%%{name}")
+
+    return run
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -242,9 +262,9 @@ def make_shell(names: dict[str, Any]) -> NotebookShell:
     shell.ready_names = {**names, "exit": Quitter("exit"), "quit": Quitter("quit")}
     shell.put_ready_names()
     shell.db = {}  # what %cd and %bookmark note down; IPython's own store is a folder that sessions would share
-    untyped.display_formatter.formatters["text/markdown"].for_type_by_name(
-        "pandas.core.frame", "DataFrame", markdown_table
-    )
+    untyped.display_formatter.formatters["text/markdown"].for_type(pd.DataFrame, markdown_table)
+    for name in ("bash", "sh"):
+        untyped.register_magic_function(_script_magic(shell, name), "cell", name)
     for kind in (Figure, PIL.Image.Image):
         untyped.display_formatter.ipython_display_formatter.for_type(kind, shell.show)
     sys.displayhook = shell.displayhook

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import random
+from contextlib import redirect_stdout
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def _run_once(shell: NotebookShell) -> None:
     for code in _WARMING:
         shell.displays.begin("", DEFAULT_PICTURE_CHARS)
         try:
-            cells.run(code, 0)
+            with redirect_stdout(io.StringIO()):
+                cells.run(code, 0)
         except ZeroDivisionError as error:
             shell.tracebacks.describe(error, cell_name(0))
         shell.displays.show_figures()

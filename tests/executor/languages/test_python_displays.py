@@ -1,0 +1,159 @@
+"""Values are shown in all their forms, bounded, whatever they do."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+from python_fixtures import *  # noqa: F403  fixtures
+
+
+def test_a_data_frame_comes_as_text_html_and_markdown(shared):
+    data = shared.run("pd.DataFrame({'a': [1, 2.5], 'b|c': ['x', 'y\\nz']})").displays[0]["data"]
+    assert data["text/plain"].split() == ["a", "b|c", "0", "1.0", "x", "1", "2.5", "y\\nz"]
+    assert "<table" in data["text/html"]
+    assert data["text/markdown"].splitlines() == [
+        "|  | a | b\\|c |",
+        "|---|---|---|",
+        "| 0 | 1 | x |",
+        "| 1 | 2.5 | y z |",
+    ]
+
+
+def test_a_large_data_frame_is_shown_from_both_ends(shared):
+    data = shared.run("pd.DataFrame(np.arange(3_000_000).reshape(-1, 30))").displays[0]["data"]
+    assert len(data["text/markdown"].splitlines()) == 23
+    assert "99999" in data["text/markdown"]
+    assert len(data["text/html"]) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "mime"),
+    [
+        ("_repr_html_", "'<b>x</b>'", "text/html"),
+        ("_repr_svg_", "'<svg/>'", "image/svg+xml"),
+        ("_repr_latex_", "'$x$'", "text/latex"),
+        ("_repr_markdown_", "'# x'", "text/markdown"),
+        ("_repr_json_", "{'a': [1, None]}", "application/json"),
+        ("_repr_mimebundle_", "{'text/html': '<b>x</b>', 'text/plain': 'x'}", "text/html"),
+    ],
+)
+def test_repr_methods_are_honoured(shared, method, value, mime):
+    cell = shared.run(f"class R:\n    def {method}(self, **kw):\n        return {value}\nR()")
+    data = cell.displays[0]["data"]
+    wanted = eval(value)
+    assert data[mime] == (wanted[mime] if method == "_repr_mimebundle_" else wanted)
+    assert "text/plain" in data
+
+
+def test_display_shows_several_values_in_order(shared):
+    cell = shared.run("display(1, 'two')\ndisplay({'three': 3})\n4")
+    assert cell.texts == ["1", "'two'", "{'three': 3}", "4"]
+    assert [d["is_result"] for d in cell.displays] == [False, False, False, True]
+
+
+def test_ipythons_display_objects_have_words(shared):
+    cell = shared.run(
+        "from IPython.display import HTML, Latex, Markdown, JSON, SVG\n"
+        "display(HTML('<h1>Big &amp; bold</h1><script>no()</script>'), Latex('$a$'), Markdown('# b'),"
+        " JSON({'a': float('nan'), 1: (2,)}), SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>'))"
+    )
+    assert cell.texts[:4] == ["Big & bold", "$a$", "# b", '{"a": null, "1": [2]}']
+    assert "<svg" in cell.displays[4]["data"]["image/svg+xml"]
+
+
+def test_of_updates_the_last_one_is_shown(shared):
+    cell = shared.run("h = display('start', display_id=True)\nfor i in range(50):\n    h.update(i)\nprint('end')")
+    assert cell.texts == ["'start'", "49"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise ValueError('bad')", "repr failed: ValueError: bad"),
+        ("return repr(self)", "repr failed: RecursionError"),
+        ("return 5", "repr failed: TypeError"),
+    ],
+)
+def test_a_repr_that_fails_gives_a_sentence(shared, body, words):
+    cell = shared.run(f"class Bad:\n    def __repr__(self):\n        {body}\nBad()")
+    assert cell.status == "ok"
+    assert words in cell.result
+    assert len(cell.result) < 500
+
+
+def test_a_repr_that_prints_or_exits_does_no_harm(shared):
+    cell = shared.run("class P:\n    def __repr__(self):\n        print('side')\n        return 'P'\nP()")
+    assert (cell.out, cell.result) == ("side\n", "P")
+    assert shared.run("class Q:\n    def __repr__(self):\n        raise SystemExit(4)\nQ()").status == "error"
+    assert shared.run("1").result == "1"
+
+
+def test_a_repr_of_100_mb_is_cut_and_says_so(shared):
+    cell = shared.run("'x' * 100_000_000")
+    assert len(cell.result) < 110_000
+    assert "100000002 characters" in cell.notices
+
+
+def test_forms_that_are_too_large_are_left_out_with_a_notice(shared):
+    cell = shared.run("from IPython.display import HTML\nHTML('<p>' + 'x' * 5_000_000)")
+    assert "text/html" not in cell.displays[0]["data"]
+    assert "text/html of 5000003 characters" in cell.notices
+
+
+def test_a_bundle_over_the_frame_limit_is_reduced_to_its_text(shared):
+    code = "display({f'text/x{i}': 'ä' * 1_500_000 for i in range(4)} | {'text/plain': 'short'}, raw=True)"
+    cell = shared.run(code)
+    assert cell.displays[0]["data"] == {"text/plain": "short"}
+    assert "too large" in cell.notices
+
+
+def test_half_characters_are_escaped(shared):
+    assert shared.run(r"print('\ud800'); '\ud800'").result == r"'\ud800'"
+    assert shared.run(r"from IPython.display import JSON; JSON({'\ud800': '\ud800'})").status == "ok"
+
+
+def test_a_pillow_image_comes_as_picture_and_file(worker):
+    cell = worker.run("from PIL import Image\nImage.new('RGB', (64, 48), 'red')")
+    picture = cell.pictures[0]
+    assert (picture["width"], picture["height"], picture["path"]) == (64, 48, "plots/1.png")
+    assert Image.open(io.BytesIO(base64.b64decode(picture["data"]))).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+    assert Image.open(worker.folder / "plots" / "1.png").size == (64, 48)
+    assert cell.displays[0]["is_result"]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I", "F", "I;16", "YCbCr", "HSV", "LAB"])
+def test_images_of_every_mode_are_shown(shared, mode):
+    cell = shared.run(f"from PIL import Image\nimage = Image.new({mode!r}, (40, 30))\ndisplay(image)")
+    assert cell.status == "ok"
+    assert cell.pictures[0]["data"], cell.notices
+
+
+def test_bytes_of_a_picture_keep_their_own_file(worker):
+    worker.run(
+        "from PIL import Image as P\nfrom IPython.display import Image\nb = io.BytesIO()\n"
+        "P.new('RGB', (50, 40), 'blue').save(b, 'JPEG')"
+    )
+    cell = worker.run("Image(b.getvalue())")
+    assert cell.pictures[0]["path"] == "plots/1.jpg"
+    assert (worker.folder / "plots" / "1.jpg").read_bytes().startswith(b"\xff\xd8")
+    assert "could not be shown" in worker.run("Image(b'no picture', format='png')").notices
+
+
+def test_a_decompression_bomb_is_a_notice(worker):
+    code = (
+        "import zlib, struct\nfrom IPython.display import Image\n"
+        "def chunk(kind, data):\n"
+        "    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))\n"
+        "head = chunk(b'IHDR', struct.pack('>IIBBBBB', 60000, 60000, 8, 2, 0, 0, 0))\n"
+        "Image(b'\\x89PNG\\r\\n\\x1a\\n' + head + chunk(b'IDAT', zlib.compress(b'')) +"
+        " chunk(b'IEND', b''), format='png')"
+    )
+    cell = worker.run(code)
+    assert cell.status == "ok"
+    assert "could not be shown" in cell.notices
+
+
+def test_formatters_of_the_user_are_used(worker):
+    worker.run("get_ipython().display_formatter.formatters['text/html'].for_type(int, lambda n: f'<i>{n}</i>')")
+    assert worker.run("5").displays[0]["data"]["text/html"] == "<i>5</i>"
