@@ -1,7 +1,7 @@
 """The static policy: what code is refused before it runs, by rules that are data (rules.toml).
 
-A courtesy, not the wall: it gives the model a clear early "not allowed here" and the operator a count. What code really can
-do is decided by the kernel sandbox.
+A courtesy, not the wall: it gives the model a clear early "not allowed here" and the operator a count. What code really
+can do is decided by the kernel sandbox.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ MAX_VIOLATIONS = 20
 def check(code: str, language: Language, level: Level) -> tuple[Violation, ...]:
     """What a level refuses in a piece of code, in the order of the code, at most 20; empty where it may run.
 
-    Never raises, whatever the string holds: code with syntax errors has no violations, since it will not run either, and
-    code that cannot be checked in 1.5 s of processor time gets the violation that says so. Does not block on anything;
-    a cell of ordinary size takes a fraction of a millisecond. A megabyte takes seconds at worst: check those in a thread.
+    Never raises, whatever the string holds: Python with syntax errors has no violations, since it will not run either,
+    and code that cannot be checked in 1.5 s of processor time gets the violation that says so. Waits for nothing; a
+    cell of ordinary size takes a fraction of a millisecond, a megabyte about two seconds at worst.
     """
     if level == "off":
         return ()

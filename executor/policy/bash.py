@@ -1,7 +1,7 @@
 """Reads bash: which commands a script runs, in every form that its text gives away.
 
-Not seen, because only running would tell: names put together from input or files, links and copies of a program under another
-name, script files, and programs of other languages (`python -c`, `awk 'BEGIN{system(…)}'`, `perl -e`).
+Not seen, because only running would tell: names put together from input or files, links and copies of a program under
+another name, script files, and programs of other languages (`python -c`, `awk 'BEGIN{system(…)}'`, `perl -e`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _READERS = frozenset({"source", "."})
 _PRINTERS = frozenset({"echo", "printf"})
 _PLAIN = re.compile(r"[\w./:@%+,-]+")
 _JOINED_WORD = re.compile(r"(?<=[^\s\\])\\\n(?=\S)")
-_BRACED = re.compile(r"(?:^|[\n;|&(])[ \t]*([^\s;|&(){}#]*\{[^\s{}]*,[^\s{}]*\}[^\s;|&()]*)")
+_BRACED = re.compile(r"(?:^|[\n;|&(])[ \t]*([^\s;|&(){}#]*\{[^\s{},]*(?:,[^\s{},]*)+\}[^\s;|&()]*)")
 
 
 def read(text: str, level: Level, budget: Budget, origin: Origin | None = None) -> list[Violation]:
@@ -85,7 +85,9 @@ def _book(level: Level) -> _Book:
     rough = (
         re.compile(
             r"(?:^|[\n;|&(){}`!]|\b(?:then|do|else|elif|if|while|until|time|exec|command|xargs|env)[ \t])[ \t]*"
-            r"(?:\w+=\S*[ \t]+)*[\\'\"]*(?:[\w.-]*/)*(" + "|".join(map(re.escape, sorted(exact))) + r")['\"]*(?=[\s;|&)`]|$)"
+            r"(?:\w{1,64}=\S{0,200}[ \t]{1,8}){0,8}[\\'\"]{0,8}(?:[\w.-]{0,99}/){0,16}("
+            + "|".join(map(re.escape, sorted(exact)))
+            + r")['\"]*(?=[\s;|&)`]|$)"
         )
         if exact
         else None
@@ -141,8 +143,10 @@ class _Reader:
             self.budget.spend()
             self._statement(syntax, statement, text, origin)
         for node in redirects:
+            self.budget.spend()
             self._redirect(syntax, node, origin)
         for node in functions:
+            self.budget.spend()
             self._fork_bomb(syntax, node, origin)
         if syntax.root.has_error:
             self._rough(text, origin)
@@ -152,9 +156,7 @@ class _Reader:
             for first in options[:1]:
                 self._name(first, [first, *options[1:]], origin.at(*_place(text, match.start(1))))
 
-    def _survey(
-        self, syntax: Syntax
-    ) -> tuple[list[_Statement], list[tree_sitter.Node], list[tree_sitter.Node]]:
+    def _survey(self, syntax: Syntax) -> tuple[list[_Statement], list[tree_sitter.Node], list[tree_sitter.Node]]:
         """Statements, redirections and function definitions; learns variables and function names on the way."""
         statements: list[_Statement] = []
         redirects: list[tree_sitter.Node] = []
@@ -210,7 +212,9 @@ class _Reader:
         known = dict.fromkeys(self.variables.get(variable, ()))
         known.update(dict.fromkeys(text for text in texts if len(text) <= words.MAX_LENGTH))
         # only the first few are tried: names that are refused go first
-        ranked = sorted(known, key=lambda text: not any(base_name(word) in self.book.exact for word in text.split()[:4]))
+        ranked = sorted(
+            known, key=lambda text: not any(base_name(word) in self.book.exact for word in text.split()[:4])
+        )
         self.variables[variable] = tuple(ranked)[: words.MAX_VALUES]
 
     def _learn_arguments(self, syntax: Syntax, statements: list[_Statement]) -> None:
@@ -254,6 +258,7 @@ class _Reader:
             self.add(content, origin.nested(text, content, *syntax.position(node)))
         for node in statement.commands:
             name = node.child_by_field_name("name")
+            self.budget.spend()
             if name is not None and syntax.text(name) in _PRINTERS:
                 pieces = [self._argument(syntax, w) for w in node.children_by_field_name("argument")]
                 for piece in (*(p[0] for p in pieces), " ".join(p[0] for p in pieces)):
@@ -266,7 +271,9 @@ class _Reader:
         """Look at one command; True where it reads a script from standard input."""
         arguments = node.children_by_field_name("argument")
         columns = [(name, self._values(syntax, name))]
-        columns += [(word, self._argument(syntax, word)) for word in arguments]
+        for word in arguments:
+            self.budget.spend()
+            columns.append((word, self._argument(syntax, word)))
         reads = False
         for index in range(max(len(options) for _, options in columns)):
             self.budget.spend()
@@ -280,7 +287,11 @@ class _Reader:
                     where.setdefault(piece, word)
             if not argv:
                 continue
-            reads |= self._argv(argv, lambda piece, w=where: self._origin(syntax, w.get(piece, name), piece, text, origin))
+
+            def at(piece: str, where: dict[str, tree_sitter.Node] = where) -> Origin:
+                return self._origin(syntax, where.get(piece, name), piece, text, origin)
+
+            reads |= self._argv(argv, at)
         for pattern in words.patterns(syntax, name, self.variables) if not _PLAIN.fullmatch(syntax.text(name)) else ():
             self._pattern(pattern, origin.at(*syntax.position(name)))
         return reads
@@ -332,9 +343,9 @@ class _Reader:
 
     def _name(self, name: str, command: Sequence[str], place: tuple[int, int]) -> None:
         base = base_name(name)
-        rule = self.book.exact.get(base) or self._globs(base)
-        if rule is None:
-            rule = next((r for r in self.book.arguments.get(base, ()) if _all_match(r, command[1:])), None)
+        # the rule that knows the arguments has the better sentence
+        rule = next((r for r in self.book.arguments.get(base, ()) if _all_match(r, command[1:])), None)
+        rule = rule or self.book.exact.get(base) or self._globs(base)
         if rule is not None:
             self.found.append(rule.violation(base, *place))
 
@@ -369,13 +380,20 @@ class _Reader:
         for rule in self.book.redirects:
             for text in self._values(syntax, target):
                 if rule.targets is not None and rule.targets.search(text):
-                    self.found.append(rule.violation(text.replace(words.UNKNOWN, "…"), *origin.at(*syntax.position(target))))
+                    self.found.append(
+                        rule.violation(text.replace(words.UNKNOWN, "…"), *origin.at(*syntax.position(target)))
+                    )
                     return
 
     def _fork_bomb(self, syntax: Syntax, node: tree_sitter.Node, origin: Origin) -> None:
         """A function whose body starts it twice, unconditionally and not one after the other."""
         name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
-        if self.book.bomb is None or name is None or body is None or body.type not in ("compound_statement", "subshell"):
+        if (
+            self.book.bomb is None
+            or name is None
+            or body is None
+            or body.type not in ("compound_statement", "subshell")
+        ):
             return
         calls, aside = 0, False
         for child in body.children[:64]:

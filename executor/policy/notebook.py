@@ -1,29 +1,30 @@
-"""Turns a notebook cell with `%magic`, `!command` and `?` into Python exactly as IPython will, keeping track of lines."""
+"""Turns a notebook cell with `%magic`, `!command` and `?` into Python as IPython will, keeping track of lines."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import Any
 
 from executor.policy.budget import Budget, TooComplex
 
-if TYPE_CHECKING:
-    from IPython.core.inputtransformer2 import TransformerManager
-
-# Whatever IPython could change begins like this; a cell without any of it is Python as it stands. Too wide is fine: then
-# IPython's own code decides. Lines end where str.splitlines() says, since that is what IPython goes by.
+# Whatever IPython could change begins like this; a cell without any of it is Python as it stands. Too wide is fine:
+# then IPython's own code decides. Lines end where str.splitlines() says, since that is what IPython goes by.
 _LINE = r"(?:^|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029])"
+_BLANK = r"[^\S\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]*"
 _SPECIAL = re.compile(
-    rf"{_LINE}[ \t\x0c]*[%!?,;/]|=\s*[%!]|\?\s*(?:[\n\r#;]|$)|{_LINE}\s*>>>|{_LINE}\s*\.{{3,}}:|{_LINE}(?:\[\w+\])? ?In \[\d+\]:"
+    rf"{_LINE}[ \t\x0c]*[%!?,;/]|=\s*[%!]|\?\s*(?:[\n\r#;]|$)"
+    rf"|{_LINE}{_BLANK}>>>|{_LINE}{_BLANK}\.{{3,}}:|{_LINE}(?:\[\w+\])? ?In \[\d+\]:"
 )
 _TOKENS = re.compile(rf"{_LINE}[ \t\x0c]*[%!?,;/]|=\s*[%!]|\?\s*(?:[\n\r#;]|$)")
 _INDENTED = re.compile(r"\s*[ \t\x0c]\S")
 
 MAX_TOKENIZED = 400_000
-"""Characters of a cell with IPython syntax: the pure-Python tokenizer, which runs once for each piece of it, takes about
-3 µs a character."""
+"""Characters of a cell with IPython syntax: the pure-Python tokenizer, which runs once for each piece of it, takes
+about 3 µs a character."""
 
 _MAX_PIECES = 500  # IPython's own limit, above which it does not run the cell
 
@@ -63,7 +64,7 @@ def cell(source: str, budget: Budget) -> Cell:
 
 
 def _transformed(source: str, budget: Budget) -> Cell:
-    transformer = _transformer()
+    transformer: Any = _transformer()  # IPython has no types here
     before = (source if source.endswith("\n") else source + "\n").splitlines(keepends=True)
     rows = _rows(before)
     lines = before
@@ -81,7 +82,9 @@ def _transformed(source: str, budget: Budget) -> Cell:
             raise TooComplex
         budget.look()
         try:
-            changed, after = transformer.do_one_token_transform(lines)
+            with warnings.catch_warnings():  # about lines that end in unusual ways
+                warnings.simplefilter("ignore")
+                changed, after = transformer.do_one_token_transform(lines)
         except (SyntaxError, AssertionError, IndexError, ValueError, RecursionError):
             raise NotRun from None  # IPython shows the same error instead of running the cell
         if not changed:
@@ -101,10 +104,9 @@ def _transformed(source: str, budget: Budget) -> Cell:
 
 
 @cache
-def _transformer() -> TransformerManager:
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    return TransformerManager()
+def _transformer() -> object:
+    # Loaded by the first cell that needs it: 0.15 s
+    return import_module("IPython.core.inputtransformer2").TransformerManager()
 
 
 def _rows(lines: list[str]) -> list[int]:

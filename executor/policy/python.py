@@ -1,4 +1,4 @@
-"""Reads Python cells with `ast`: imports, names, attributes and calls; IPython's commands go to the reader they belong to.
+"""Reads Python cells with `ast`: imports, names, attributes, calls; IPython's commands go to the reader they belong to.
 
 Not seen, because only running would tell: names put together at run time, files that are run, objects of earlier cells.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ MAX_STATEMENTS = 100_000
 """Lines and semicolons of one cell: a statement costs the parser up to 10 µs, and nothing can stop it on the way."""
 
 MAX_FSTRING_WORK = 5_000_000_000
-"""Braces times characters of a cell with f-strings: Python 3.11 parses each `{…}` of an f-string in time that grows with the
+"""Braces times characters of a cell with f-strings: Python 3.11 parses each `{…}` of one in time that grows with the
 length of the string (82 s for a megabyte of `{a}`)."""
 
 MAX_NESTING = 6
@@ -66,6 +66,7 @@ _SHELL_CALLS = frozenset(
 )
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_Comprehension = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _NO_NAMES: frozenset[str] = frozenset()
 
 
@@ -178,25 +179,22 @@ class _Reader:
             visit = visitors.get(type(node))
             if visit is not None:
                 visit(node, local)
-            inner = local
+            children = _children(node)
             if isinstance(node, _Function):
+                # defaults, annotations and decorators belong to the scope around
+                outside = {id(node.args), *map(id, getattr(node, "decorator_list", ()))}
                 inner = local | self._locals(node)
-                outside = _children(node.args)
-            elif isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
-                inner = local | self._stores(generator.target for generator in node.generators)
-                outside = [node.generators[0].iter]
-            else:
-                stack += [(child, local) for child in reversed(_children(node))]
-                continue
-            own = [child for child in _children(node) if not isinstance(child, ast.arguments)]
-            if isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
+            elif isinstance(node, _Comprehension):
+                # so does what the first `for` runs over
                 first = node.generators[0]
-                own = [child for child in own if child is not first]
-                own += [first.target, *first.ifs]
-            decorators = [] if isinstance(node, ast.Lambda) else getattr(node, "decorator_list", [])
-            own = [child for child in own if child not in decorators]
-            stack += [(child, inner) for child in reversed(own)]
-            stack += [(child, local) for child in (*outside, *decorators)]
+                children += [first.target, first.iter, *first.ifs]
+                children.remove(first)
+                outside = {id(first.iter)}
+                inner = local | self._stores(generator.target for generator in node.generators)
+            else:
+                stack += [(child, local) for child in reversed(children)]
+                continue
+            stack += [(child, local if id(child) in outside else inner) for child in reversed(children)]
 
     def _locals(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> frozenset[str]:
         """Risky names that are a function's own: its parameters and what it assigns."""
@@ -207,7 +205,7 @@ class _Reader:
             own |= self._stores(node.body)
         return frozenset(own)
 
-    def _stores(self, roots: Iterator[ast.expr] | list[ast.stmt]) -> frozenset[str]:
+    def _stores(self, roots: Iterable[ast.AST]) -> frozenset[str]:
         names: set[str] = set()
         outer: set[str] = set()
         stack: list[ast.AST] = list(roots)
@@ -260,7 +258,9 @@ class _Reader:
         self.imported.add(top)
         for alias in node.names:
             self.aliases[alias.asname or alias.name] = f"{module}.{alias.name}"
-            inner = self.book.attributes.get(alias.name.lstrip("_")) or self.book.qualified.get(f"{module}.{alias.name}")
+            inner = self.book.attributes.get(alias.name.lstrip("_")) or self.book.qualified.get(
+                f"{module}.{alias.name}"
+            )
             if inner is not None and rule is None:
                 self._refuse(inner, alias.name, alias)
             self._dunder(alias.name, alias)

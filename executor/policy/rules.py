@@ -41,6 +41,8 @@ class Rule:
 
     def violation(self, subject: str, line: int, column: int) -> Violation:
         """What the model is told; `subject` is what stands in the code, line and column count from 1."""
+        # one line, and nothing in it that cannot be sent
+        subject = " ".join(subject.encode(errors="replace").decode().split())
         shown = subject if len(subject) <= 80 else subject[:77] + "…"
         text = f"`{shown}` is not allowed here: {self.reason}." if shown else f"Not allowed here: {self.reason}."
         return Violation(rule=self.id, message=text, line=line, column=column)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Origin:
     """Turns positions of nested code into positions of the cell; lines and columns count from 1, in characters.
 
-    `exact` means that the nested text stands in the cell letter for letter. Otherwise (escapes, pieces put together) every
-    position becomes that of the piece's beginning, which is as near as can be said.
+    `exact` means that the nested text stands in the cell letter for letter. Otherwise (escapes, pieces put together)
+    every position becomes that of the piece's beginning, which is as near as can be said.
     """
 
     line: int = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from time import thread_time
 from typing import Literal
 
@@ -26,13 +27,15 @@ def without_surrogates(text: str) -> str:
 class Syntax:
     """A parsed text: the tree, and the way from its byte positions back to lines and columns in characters."""
 
-    __slots__ = ("_lines", "_tree", "source")
+    __slots__ = ("_last", "_lines", "_plain", "_tree", "source")
 
     def __init__(self, text: str, grammar: Grammar, budget: Budget) -> None:
         """Raises TooComplex where the parser does not come to an end in time."""
         self.source = text.encode()
         self._tree = _parse(self.source, grammar, budget)
         self._lines: list[bytes] | None = None
+        self._plain = self.source.isascii()
+        self._last = (0, 0, 0)
 
     @property
     def root(self) -> tree_sitter.Node:
@@ -45,10 +48,18 @@ class Syntax:
 
     def position(self, node: tree_sitter.Node) -> tuple[int, int]:
         """Line and column of a node's beginning, from 1, in characters."""
+        row, byte = node.start_point
+        if self._plain:
+            return row + 1, byte + 1
         if self._lines is None:
             self._lines = self.source.split(b"\n")
-        row, byte = node.start_point
-        return row + 1, len(self._lines[row][:byte].decode(errors="replace")) + 1
+        # Goes on from the last position: counting a line of a megabyte anew for each of its words would take minutes
+        last_row, start, characters = self._last
+        if last_row != row or start > byte:
+            start = characters = 0
+        characters += len(self._lines[row][start:byte].decode(errors="replace"))
+        self._last = (row, byte, characters)
+        return row + 1, characters + 1
 
     def walk(self, budget: Budget) -> Iterator[tuple[int, tree_sitter.Node]]:
         """Every named node with its depth, parents first. Iterative: trees can be a million levels deep."""
@@ -70,11 +81,8 @@ class Syntax:
 
 @cache
 def _language(grammar: Grammar) -> tree_sitter.Language:
-    if grammar == "bash":
-        import tree_sitter_bash as module
-    else:
-        import tree_sitter_javascript as module
-    return tree_sitter.Language(module.language())
+    # Loaded by the first code in that language
+    return tree_sitter.Language(import_module(f"tree_sitter_{grammar}").language())
 
 
 def _parse(source: bytes, grammar: Grammar, budget: Budget) -> tree_sitter.Tree:

@@ -26,8 +26,10 @@ _SPECIAL = "*?[]{},"
 _HIDE = {ord(c): 0xE000 + i for i, c in enumerate(_SPECIAL)}
 _SHOW = {0xE000 + i: c for i, c in enumerate(_SPECIAL)}
 
-_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
-_ANSI = re.compile(r"\\(?:x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{1,4})|U([0-9A-Fa-f]{1,8})|([0-7]{1,3})|c(.)|(.))", re.DOTALL)
+_BRACES = re.compile(r"\{([^{},]*(?:,[^{},]*)+)\}")
+_ANSI = re.compile(
+    r"\\(?:x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{1,4})|U([0-9A-Fa-f]{1,8})|([0-7]{1,3})|c(.)|(.))", re.DOTALL
+)
 _ANSI_LETTERS = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "v": "\v"}
 _DEFAULT = re.compile(r":?[-=+]")
 

@@ -6,20 +6,23 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from executor.policy.budget import TooComplex
+
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "rbash"})
 """Programs that read bash, near enough: from `-c`, a file or standard input."""
 
 _ASSIGNMENT = re.compile(r"\w+=")
 _MAX_STEPS = 32
+_MAX_WORDS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
     """How to get past a wrapper's own arguments.
 
-    `valued` are the short options that take the next word as their value, `long` the long ones; `skip` counts words of its own
-    that come before the command; `assignments` says whether `NAME=value` words may come before it; `silent` are options
-    with which nothing is run.
+    `valued` are the short options that take the next word as their value, `long` the long ones; `skip` counts words of
+    its own that come before the command; `assignments` says whether `NAME=value` words may come before it; `silent` are
+    options with which nothing is run.
     """
 
     valued: str = ""
@@ -87,12 +90,15 @@ def base_name(word: str) -> str:
 def commands(argv: Sequence[str]) -> Iterator[list[str]]:
     """The command itself, then each command that it runs from its arguments, outermost first.
 
-    Depends on nothing but the words: a word that only running would tell simply has no known name.
+    Depends on nothing but the words: a word that only running would tell simply has no known name. Raises TooComplex
+    for a tower of more than 32.
     """
     todo: list[list[str]] = [list(argv)]
-    for _ in range(_MAX_STEPS):
-        if not todo:
-            return
+    steps = 0
+    while todo:
+        steps += 1
+        if steps > _MAX_STEPS:
+            raise TooComplex
         words = todo.pop(0)
         if not words:
             continue
@@ -163,4 +169,5 @@ def _past(words: list[str], wrapper: Wrapper) -> list[str]:
 
 def _after_exec(words: list[str]) -> list[list[str]]:
     flags = {"-exec", "-execdir", "-ok", "-okdir", "-x", "-X", "--exec", "--exec-batch"}
-    return [words[i + 1 :] for i, word in enumerate(words) if word in flags]
+    starts = [i + 1 for i, word in enumerate(words) if word in flags][: _MAX_STEPS + 1]
+    return [words[i : i + _MAX_WORDS] for i in starts]
