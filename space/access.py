@@ -9,7 +9,6 @@ import hmac
 import html
 import secrets
 import time
-from collections import deque
 from collections.abc import Collection, Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Literal
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from executor.events import AccessRefused, Bus
 from executor.settings import Settings
+from space.attempts import Attempts
 
 KEY_HEADER = "X-Access-Key"
 LOGIN_PATH = "/login"
@@ -38,10 +38,6 @@ SELF_CHECKED = "/metrics"
 Reason = Literal["host", "origin", "key"]
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _MAX_FORM_BYTES = 4096
-_WINDOW_SECONDS = 60.0
-_FREE_FAILURES = 3
-_LONGEST_DELAY = 5.0
-_MAX_WAITING = 16
 
 
 class HostCheck:
@@ -90,8 +86,8 @@ class HostCheck:
 class KeyCheck:
     """Asks for the access key: in the header `X-Access-Key`, or once in a form that sets a cookie for the page.
 
-    Wrong keys are slowed down, more with every one in the last minute, so that guessing takes years; the right key is
-    never slowed down, so that nobody can lock others out.
+    Wrong keys are answered late, later with every one in the last minute, and after some of them no further key from
+    that address is looked at for a while. Cookies cannot be guessed, so they always hold.
     """
 
     def __init__(self, app: ASGIApp, key: str, bus: Bus, *, open_paths: Collection[str] = OPEN_PATHS) -> None:
@@ -102,8 +98,7 @@ class KeyCheck:
         self._folders = tuple(path for path in open_paths if path.endswith("/"))
         # a new key ends every cookie that the old one gave
         self._signing = hashlib.sha256(b"cookie of " + self._key).digest()
-        self._failures: deque[float] = deque(maxlen=1000)
-        self._waiting = 0
+        self._attempts = Attempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or self._open(scope):
@@ -114,10 +109,13 @@ class KeyCheck:
             return
         given = _header(scope, KEY_HEADER.lower().encode())
         if given is not None:
+            if self._attempts.exhausted(_address(scope)):
+                await self._too_many(scope, receive, send)
+                return
             if self._matches(given.encode("latin-1")):
                 await self._app(scope, receive, send)
                 return
-            await self._slow_down()
+            await asyncio.sleep(self._attempts.failed(_address(scope)))
         elif self._cookie_holds(_header(scope, b"cookie")):
             await self._app(scope, receive, send)
             return
@@ -141,9 +139,12 @@ class KeyCheck:
         if scope["method"] != "POST":
             await _form("", 200)(scope, receive, send)
             return
+        if self._attempts.exhausted(_address(scope)):
+            await self._too_many(scope, receive, send)
+            return
         form = await _form_body(receive)
         if not self._matches(form.get("key", [""])[0].encode()):
-            await self._slow_down()
+            await asyncio.sleep(self._attempts.failed(_address(scope)))
             self._bus.publish(AccessRefused(reason="key", path=LOGIN_PATH))
             await _form("That is not the key.", 401)(scope, receive, send)
             return
@@ -178,20 +179,15 @@ class KeyCheck:
         digest = hmac.digest(self._signing, body.encode("utf-8", "replace"), "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
-    async def _slow_down(self) -> None:
-        now = time.monotonic()
-        while self._failures and self._failures[0] < now - _WINDOW_SECONDS:
-            self._failures.popleft()
-        self._failures.append(now)
-        if self._waiting >= _MAX_WAITING:
-            # no place to wait in: the answer comes at once, but a guess among these is not worth more
-            return
-        delay = min(0.25 * 2.0 ** max(0, len(self._failures) - _FREE_FAILURES), _LONGEST_DELAY)
-        self._waiting += 1
-        try:
-            await asyncio.sleep(delay)
-        finally:
-            self._waiting -= 1
+    async def _too_many(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._bus.publish(AccessRefused(reason="key", path=_shown_path(scope)))
+        await _refuse(scope, receive, send, 429, "Error: too many wrong access keys; try again in a minute.")
+
+
+def _address(scope: Scope) -> str:
+    """Where a request comes from: the peer, and who the proxy says it is, the last name being the proxy's own."""
+    peer = (scope.get("client") or ("", 0))[0]
+    return f"{peer} {(_header(scope, b'x-forwarded-for') or '').rpartition(',')[2].strip()[:100]}"
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

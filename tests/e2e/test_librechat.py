@@ -17,7 +17,12 @@ from tests.e2e.gateway import TOKEN, gateway
 from tests.e2e.librechat_client import HOW_TO, ClientError, LibreChat, checked_config, install, librechat, said
 from tests.e2e.running import RunningSpace, identity
 
-pytestmark = pytest.mark.skipif(not install(), reason=HOW_TO)
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    """The TypeScript client; without a network and without an earlier installation there is none."""
+    if not install():
+        pytest.skip(HOW_TO)
 
 
 @pytest.fixture
