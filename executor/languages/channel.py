@@ -106,6 +106,9 @@ class Interpreter(Protocol):
     def after_exit(self, return_code: int, *, interrupted: bool = False) -> Done | None:
         """How the running cell ended where the process ended by its own will; None where that is a crash."""
 
+    def kept(self) -> str:
+        """Sentences on what of the ended process's state the next one takes over, and what is lost."""
+
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """One frame. Raises ValueError where it would be over `MAX_FRAME`."""

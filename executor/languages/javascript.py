@@ -61,6 +61,10 @@ class JavaScript:
     def after_exit(self, return_code: int, *, interrupted: bool = False) -> None:
         """Always a crash: node has no reason to end between two cells."""
 
+    def kept(self) -> str:
+        """Nothing."""
+        return "Its variables are lost; files and the other languages are kept."
+
 
 @cache
 def node_binary() -> Path:

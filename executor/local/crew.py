@@ -24,12 +24,6 @@ DYING = 1.0
 
 NAMES: dict[Language, str] = {"python": "Python", "javascript": "JavaScript", "bash": "bash"}
 
-_LOST: dict[Language, str] = {
-    "python": "its variables and imports are lost",
-    "javascript": "its variables are lost",
-    "bash": "its variables, functions and current directory are lost",
-}
-
 _SIGNALS: dict[int, str] = {
     signal.SIGSEGV: "segmentation fault",
     signal.SIGKILL: "killed",
@@ -46,12 +40,16 @@ _SIGNALS: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a worker ended: `done` where that was in order and tells how its cell ended, else a crash."""
+    """How a worker ended: `done` where that was in order and tells how its cell ended, else a crash.
+
+    `kept` says what of its state lives on.
+    """
 
     language: Language
     code: int
     ready: bool
     done: channel.Done | None
+    kept: str
 
     @property
     def cause(self) -> str:
@@ -59,12 +57,6 @@ class Death:
         if self.code < 0:
             return f"signal {-self.code} ({_SIGNALS.get(-self.code, 'no further reason')})"
         return f"exit code {self.code}"
-
-    @property
-    def lost(self) -> str:
-        """A sentence on what went with it."""
-        name = NAMES[self.language]
-        return f"A new {name} process takes its place: {_LOST[self.language]}; files and other languages are kept."
 
 
 class Listener(Protocol):
@@ -233,7 +225,7 @@ class Crew:
         # a shell that exits leaves its jobs alone; what dies takes along what it had started
         self._guard.worker_ended(worker.pid, alone=done is not None)
         worker.close()
-        self._listener.on_death(Death(worker.language, code, worker.ready, done))
+        self._listener.on_death(Death(worker.language, code, worker.ready, done, worker.speaker.kept()))
 
     def restart(self, language: Language) -> None:
         """Start a worker ahead of need; where that fails, the next cell tries again and says so."""

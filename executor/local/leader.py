@@ -328,12 +328,8 @@ class Leader:
         elif cell is not None:
             self._on_crash(cell, death)
         elif death.done is None:
-            self.on_printed(
-                death.language,
-                "stderr",
-                f"The {NAMES[death.language]} process ended between two cells with {death.cause}. "
-                f"{death.lost}\n".encode(),
-            )
+            text = f"The {NAMES[death.language]} process ended between two cells with {death.cause}. {death.kept}\n"
+            self.on_printed(death.language, "stderr", text.encode())
         if death.language == "python" and death.ready and not self._closing:
             self._crew.restart("python")
 
@@ -357,14 +353,20 @@ class Leader:
         name = NAMES[death.language]
         if cell.stop:
             cell.replaced = f"{cell.stop}: {death.cause}"
-            cell.notices.append(f"The {name} process did not stop by itself and was ended. {death.lost}")
+            cell.notices.append(f"The {name} process did not stop by itself and was ended. {death.kept}")
             self._conclude_stop(cell, None, kept=False)
             return
         cell.replaced = death.cause
+        code = 128 - death.code if death.code < 0 else death.code
+        cell.notices.append(f"The {name} process ended with {death.cause}. {death.kept}")
         if death.code == -signal.SIGXCPU:
             cell.limits.append("cpu")
-        cell.notices.append(f"The {name} process ended with {death.cause}. {death.lost}")
-        self._finish(cell, "crashed", 128 - death.code if death.code < 0 else death.code)
+        if death.code == -signal.SIGABRT and b"heap out of memory" in cell.stderr.latest():
+            # V8's own limit, which lies below the session's
+            cell.limits.append("memory")
+            self._finish(cell, "memory", code)
+            return
+        self._finish(cell, "crashed", code)
 
     def _on_no_start(self, death: Death) -> None:
         said = b"".join(bytes(text) for key, text in self._background.items() if key[0] == death.language)

@@ -73,6 +73,10 @@ class Stream:
         tail = self._tail.decode("utf-8", "replace")[-room:] if room else ""
         return self._text + line + tail
 
+    def latest(self) -> bytes:
+        """The last bytes of the stream, at least a few thousand where there are so many."""
+        return bytes(self._tail if self.truncated else self._start)
+
     def _keep_tail(self, data: bytes) -> None:
         # four bytes a character at most
         keep = 4 * self._cap

@@ -55,7 +55,7 @@ async def caller(executor):
     try:
         await executor.close_session(session.id, owner="alice")
     except Exception as error:
-        assert "has ended" in str(error)  # noqa: PT017
+        assert "has ended" in str(error)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,6 @@ async def test_a_session_is_its_owners_and_its_conversations_alone(executor):
         {"owner": "a"},
         {"owner": "anonymous"},
     ]
-    unknown = None
     with pytest.raises(NoSuchSession) as unknown:
         executor.session("x" * 22, owner="a", conversation="1")
     for other in others:
@@ -143,7 +142,7 @@ async def test_a_session_whose_leader_is_killed_is_reported_and_leaves_nothing(m
         result = await working
         assert result.status == "lost"
         assert "lost" in result.notices[0]
-        gone, alive = psutil.wait_procs(tree, timeout=10)
+        _, alive = psutil.wait_procs(tree, timeout=10)
         assert alive == []
         again = await run(executor, "print('x' in globals())", owner="a", conversation="x")
         assert again.stdout == "False\n"
