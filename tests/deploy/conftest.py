@@ -14,6 +14,8 @@ from deploy.bundle import PACKAGES, PROJECT, Bundle, collect
 from deploy.config import Target
 from deploy.hub import Hub, Pace
 from deploy.plan import Plan
+from deploy.requirements import sdk_version
+from tests.deploy.environment import space_environment
 from tests.hub import LocalHub
 
 WRITE, READ, FREE = "hf_writetoken00", "hf_readtoken000", "hf_freetoken000"
@@ -104,3 +106,15 @@ def deployer(hub: LocalHub, still_tree: Path) -> Deployer:
 @pytest.fixture
 def make_deployer(hub: LocalHub) -> Callable[..., Deployer]:
     return lambda project, **wanted: Deployer(hub, project, **wanted)
+
+
+@pytest.fixture(scope="session")
+def python(request: pytest.FixtureRequest) -> Path:
+    """The `python` of the environment that a Space's builder makes; made once and kept in pytest's cache."""
+    target = Target()
+    return space_environment(
+        request.config.cache.mkdir("space-environments"),
+        collect(target).files["requirements.txt"].decode(),
+        sdk=sdk_version(PROJECT / "pyproject.toml"),
+        version=target.python_version,
+    )

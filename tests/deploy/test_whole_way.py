@@ -16,88 +16,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy.bundle import PROJECT, collect
-from deploy.config import Target
-from deploy.requirements import sdk_version
+from deploy.bundle import PROJECT
 from tests.deploy.conftest import WRITE
-from tests.deploy.environment import SLOW, as_space_user, space_environment
+from tests.deploy.environment import SLOW
 from tests.deploy.invariants import nothing_leaked
+from tests.deploy.pod import HOST, Pod
 from tests.e2e.gateway import TOKEN, gateway
-from tests.e2e.running import free_port
 from tests.hub import LocalHub
 from tests.hub.server import User
-from tests.hub.space import LocalSpace
 
-HOST = "ada-code.hf.space"
 KEY = "a-key-for-the-whole-way"
-
-
-class Pod:
-    """Runs what was committed: uid 1000, a Space's environment variables, its own folder; one start at a time."""
-
-    def __init__(self, python: Path, folder: Path) -> None:
-        self.port = free_port()
-        self._python, self._folder = python, folder
-        self._process: subprocess.Popen[bytes] | None = None
-        self.starts: list[str] = []
-        self.log = folder / "log"
-
-    def build(self, space: LocalSpace) -> None:
-        """Put the files into a new folder and start them: as a script the first time, then imported and launched."""
-        self.stop()
-        folder = self._folder / f"build-{len(self.starts)}"
-        for path, content in space.files.items():
-            place = folder / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
-        way = ["app.py"] if len(self.starts) % 2 == 0 else ["-c", "import app; app.demo.launch()"]
-        self.starts.append(way[0])
-        secrets = {key: kept["value"] for key, kept in (space.secrets | space.variables).items()}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                as_space_user([str(self._python), *way], folder),
-                cwd=folder,
-                env={
-                    "PATH": f"{self._python.parent}:/usr/local/bin:/usr/bin:/bin",
-                    "HOME": str(folder),
-                    "SYSTEM": "spaces",
-                    "SPACE_ID": space.id,
-                    "SPACE_HOST": HOST,
-                    "SPACE_AUTHOR_NAME": "ada",
-                    "SPACE_REPO_NAME": "code",
-                    "CPU_CORES": "2",
-                    "MEMORY": "16Gi",
-                    "GRADIO_SSR_MODE": "true",
-                    "PORT": str(self.port),
-                    **secrets,
-                },
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def stop(self) -> None:
-        """End what runs."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(10)
-            self._process = None
-
-
-@pytest.fixture(scope="module")
-def python(request: pytest.FixtureRequest) -> Path:
-    target = Target()
-    requirements = collect(target).files["requirements.txt"].decode()
-    return space_environment(
-        request.config.cache.mkdir("space-environments"),
-        requirements,
-        sdk=sdk_version(PROJECT / "pyproject.toml"),
-        version=target.python_version,
-    )
 
 
 @pytest.fixture
