@@ -98,7 +98,7 @@ async def test_stop_ends_the_code_within_a_second_and_nothing_else(
     with pytest.raises(ClientError):
         await result
     assert await gone(space, marker)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5  # 1 s on a machine of its own
     assert said(await python(chat, "kept")).startswith("'yes'")
     assert "unharmed" in said(await beside_result)
     state = await chat.ask("state", client="main")
@@ -123,22 +123,28 @@ async def test_20_running_calls_cancelled_one_after_the_other_cost_no_connection
     space: RunningSpace, chat: LibreChat, me: dict[str, str]
 ) -> None:
     await chat.connect("main", "sse", space.url, me)
-    await python(chat, "count = 0")
+    await python(chat, "count = 0\nimport time")
+    marker = f"{secrets.randbelow(10**6) + 10**6}.125"
+    running: list[tuple[str, dict[str, str]]] = [
+        ("execute_python_code", {"code": "count += 1\nwhile True: time.sleep(0.01)"}),
+        ("execute_python_code", {"code": "count += 1\nwhile True: pass"}),
+        ("execute_bash_command", {"command": f"sleep {marker} & sleep {marker}; wait"}),
+        ("execute_javascript_code", {"code": "while (true) {}"}),
+    ]
     for number in range(20):
-        code = f"count += 1\nimport time\nwhile True: time.sleep(0.01)  # {number}"
-        if number % 3 == 1:
-            code = "count += 1\nwhile True: pass"
-        call, result = chat.begin("main", "execute_python_code", {"code": code})
+        call, result = chat.begin("main", *running[number % 4])
         beside = chat.begin("main", "list_execution_sessions", {})[1]
-        await asyncio.sleep(0.05 * (number % 4))
+        await asyncio.sleep(0.05 * (number % 7))
         await chat.abort(call)
         with pytest.raises(ClientError):
             await result
         assert '"count": 1' in said(await beside)
     state = await chat.ask("state", client="main")
     assert state["closed"] is False and not [error for error in state["errors"] if "close" in error.lower()]
-    counted = said(await python(chat, "count"))
-    assert 0 <= int(counted.split("\n")[0]) <= 20
+    assert 0 <= int(said(await python(chat, "count")).split("\n")[0]) <= 10
+    for name, arguments in (("javascript_code", {"code": "6 * 7"}), ("bash_command", {"command": "echo $((6 * 7))"})):
+        assert said(await chat.call("main", f"execute_{name}", arguments)).startswith("42\n")
+    assert await gone(space, marker)
     listed = await chat.call("main", "list_execution_sessions", {})
     assert listed["structuredContent"]["sessions"][0]["running"] is None
 
