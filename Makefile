@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench clean
+.PHONY: help setup run test check format bench readme deploy deploy-plan status logs doctor clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,24 @@ format: $(READY) ## put every file into the house's format
 
 bench: $(READY) ## measure beside ipykernel, fresh processes and a bare echo; writes bench.json
 	$(BIN)/python -m tests.benchmarks
+
+readme: $(READY) ## bring the table of settings in README.md up to date
+	$(BIN)/python -m tests.readme
+
+deploy: $(READY) ## put it on a private Space (deploy.toml or flags say which) and print what LibreChat needs
+	$(BIN)/python -m deploy apply
+
+deploy-plan: $(READY) ## show what `make deploy` would change
+	$(BIN)/python -m deploy plan
+
+status: $(READY) ## what runs on the Space
+	$(BIN)/python -m deploy status
+
+logs: $(READY) ## the Space's log, readable (ARGS="--errors --session ...")
+	$(BIN)/python -m deploy logs $(ARGS)
+
+doctor: $(READY) ## examine the live Space and explain what is wrong
+	$(BIN)/python -m deploy doctor
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
