@@ -63,7 +63,17 @@ def cell(source: str, budget: Budget) -> Cell:
     return _transformed(source, budget)
 
 
+def silence(module: str) -> None:
+    """Keep warnings about a cell, which are for the session to see, out of the server's log.
+
+    Not `warnings.catch_warnings`: checks run in threads, and one would restore what another had set. Setting the same
+    filter again changes nothing.
+    """
+    warnings.filterwarnings("ignore", module=module)
+
+
 def _transformed(source: str, budget: Budget) -> Cell:
+    silence(r"IPython\.core\.inputtransformer2")  # about lines that end in unusual ways
     transformer: Any = _transformer()  # IPython has no types here
     before = (source if source.endswith("\n") else source + "\n").splitlines(keepends=True)
     rows = _rows(before)
@@ -82,9 +92,7 @@ def _transformed(source: str, budget: Budget) -> Cell:
             raise TooComplex
         budget.look()
         try:
-            with warnings.catch_warnings():  # about lines that end in unusual ways
-                warnings.simplefilter("ignore")
-                changed, after = transformer.do_one_token_transform(lines)
+            changed, after = transformer.do_one_token_transform(lines)
         except (SyntaxError, AssertionError, IndexError, ValueError, RecursionError):
             raise NotRun from None  # IPython shows the same error instead of running the cell
         if not changed:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from executor.policy import bash, magics
 from executor.policy.budget import Budget, TooComplex
-from executor.policy.notebook import Cell, NotRun, cell
+from executor.policy.notebook import Cell, NotRun, cell, silence
 from executor.policy.rules import Level, Rule, rulebook
 from executor.policy.source import Origin
 from executor.policy.syntax import without_surrogates
@@ -32,6 +31,7 @@ length of the string (82 s for a megabyte of `{a}`)."""
 
 MAX_NESTING = 6
 _MAX_CHAIN = 12
+_FILE = "<policy>"
 
 # What the worker has ready in every session
 _READY = {
@@ -501,9 +501,8 @@ def _parse(code: str, budget: Budget) -> ast.Module | None:
     if code.count("{") * len(code) > MAX_FSTRING_WORK and _FSTRING.search(code):
         raise TooComplex
     try:
-        with warnings.catch_warnings():  # `"\d"` warns, which is for the session to see and not for the server's log
-            warnings.simplefilter("ignore")
-            return ast.parse(code)
+        silence(_FILE)  # `"\d"` warns
+        return ast.parse(code, filename=_FILE)
     except (SyntaxError, ValueError):
         return None
     except (RecursionError, MemoryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -123,3 +124,12 @@ def test_a_check_leaves_nothing_behind_for_the_next_one() -> None:
     assert check("$x file", "bash", "strict") == ()
     assert check("open = prices['open']", "python", "strict") == ()
     assert check("map(open, names)", "python", "strict")
+
+
+@pytest.mark.parametrize(
+    "code", ["x = '\\d'; import os", "0in x; import os", "!ls '\\d'\nimport os", "\x1c%sx ls\nimport os"]
+)
+def test_warnings_about_a_cell_neither_reach_the_log_nor_hide_the_rest_of_it(code: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [violation.rule for violation in check(code, "python", "strict")] == ["python-import"]
