@@ -23,7 +23,7 @@ from deploy.hardware import about
 from deploy.hub import Hub, Pace
 from deploy.librechat import blocks, write_override
 from deploy.probe import Access
-from deploy.requirements import resolve, sdk_version
+from deploy.requirements import platform_packages, resolve, sdk_version
 from deploy.rollback import rollback
 from deploy.smoke import Smoke
 from deploy.state import build_of
@@ -52,7 +52,8 @@ class Context:
     pace: Pace
 
     @cached_property
-    def _wanted(self) -> Target:
+    def wanted(self) -> Target:
+        """What is wanted, as file and flags say it."""
         path = Path(self.args.config)
         flags = {"space": self.args.space, "hardware": self.args.hardware}
         return Target.load(path if path.exists() or self.args.config != "deploy.toml" else None, self.environ, **flags)
@@ -61,7 +62,7 @@ class Context:
     def hub(self) -> Hub:
         """The Hub, with the token that may write."""
         token = deploy_token(self.environ)
-        return Hub(endpoint=constants.ENDPOINT, token=token, hardware=self._wanted.hardware, pace=self.pace)
+        return Hub(endpoint=constants.ENDPOINT, token=token, hardware=self.wanted.hardware, pace=self.pace)
 
     @cached_property
     def account(self) -> Account:
@@ -71,7 +72,7 @@ class Context:
     @cached_property
     def target(self) -> Target:
         """What is wanted, with the owner filled in."""
-        return self._wanted if "/" in self._wanted.space else self._wanted.owned_by(self.account.name)
+        return self.wanted if "/" in self.wanted.space else self.wanted.owned_by(self.account.name)
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -109,7 +110,21 @@ class Context:
 
     def allow_weak(self) -> bool:
         """Whether the target lets code run in a weak sandbox."""
-        return self._wanted.variables.get("ALLOW_WEAK_SANDBOX", "0").lower() in ("1", "true", "yes", "on")
+        return self.wanted.variables.get("ALLOW_WEAK_SANDBOX", "0").lower() in ("1", "true", "yes", "on")
+
+
+def bundle(c: Context) -> Exit:
+    """Show what would travel to the Space and the builder's pip call, or --write it into a folder. Needs no token."""
+    made = collect(c.wanted, project=PROJECT)
+    for path, content in made.files.items():
+        say(f"{len(content):>8}  {path}")
+    say(f"{made.size:>8}  bytes in {len(made.files)} files, build {made.build_id}")
+    packages = platform_packages(sdk_version(PROJECT / "pyproject.toml"), zero_gpu=c.wanted.zero_gpu)
+    say("pip install -r requirements.txt " + " ".join(f"'{package}'" for package in packages))
+    if c.args.write:
+        made.write(Path(c.args.write))
+        say(f"wrote {c.args.write}")
+    return Exit.OK
 
 
 def plan(c: Context) -> Exit:
@@ -131,9 +146,8 @@ def plan(c: Context) -> Exit:
 def apply_(c: Context) -> Exit:
     """Create or update the Space, wait for it, try it, and print what LibreChat needs."""
     may_deploy(c.account, c.target.space.partition("/")[0])
-    bundle = c.bundle
     _resolve(c)
-    done = apply(c.hub, c.target, bundle, say=say, adopt=c.args.adopt, make_private=c.args.make_private)
+    done = apply(c.hub, c.target, c.bundle, say=say, adopt=c.args.adopt, make_private=c.args.make_private)
     for sentence in done.plan.drift:
         say(f"drift: {sentence}")
     if not done.plan.changes:
@@ -317,6 +331,7 @@ def _ask(question: str) -> str:
 
 
 COMMANDS: dict[str, Callable[[Context], Exit]] = {
+    "bundle": bundle,
     "plan": plan,
     "apply": apply_,
     "status": status,
@@ -360,6 +375,7 @@ def parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, help=_first(act), description=act.__doc__, parents=shared.get(name, [common]))
         for name, act in COMMANDS.items()
     }
+    made["bundle"].add_argument("--write", metavar="FOLDER", help="put the files there, to look at or to run")
     made["apply"].add_argument("--adopt", action="store_true", help="replace the files of a Space that others filled")
     made["apply"].add_argument("--make-private", action="store_true", help="take over a public Space of yours")
     made["apply"].add_argument("--no-resolve", action="store_true", help="do not try the builder's pip call first")

@@ -20,6 +20,9 @@ NOTE = "DEPLOY_STATE"
 UNTOUCHED = {".gitattributes", "README.md"}
 """All that a Space has right after it was created."""
 
+SCRYPT_COST = 2**14
+"""CPU and memory cost of a fingerprint: 16 MiB and some 50 ms, so that trying many secrets is dear."""
+
 TITLE = "Deploy "
 ROLLBACK = "Roll back to "
 
@@ -59,7 +62,7 @@ def new_salt() -> str:
 
 def fingerprint(name: str, value: str, salt: str) -> str:
     """A slow salted fingerprint of a secret: tells that it changed, and is no help in guessing a good one."""
-    key = hashlib.scrypt(value.encode(), salt=f"{salt}:{name}".encode(), n=2**14, r=8, p=1, dklen=16)
+    key = hashlib.scrypt(value.encode(), salt=f"{salt}:{name}".encode(), n=SCRYPT_COST, r=8, p=1, dklen=16)
     return key.hex()
 
 

@@ -48,7 +48,8 @@ def bundle(still_tree) -> Bundle:
 
 @pytest.fixture(autouse=True)
 def _no_waiting_inside_the_library(monkeypatch) -> None:
-    # huggingface_hub repeats the preupload request by itself, with pauses of its own
+    # huggingface_hub repeats the preupload request by itself, with pauses of its own; and a cheap fingerprint will do
+    monkeypatch.setattr("deploy.state.SCRYPT_COST", 2)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
 
 

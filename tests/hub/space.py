@@ -54,6 +54,7 @@ class LocalSpace:
     build_log: list[str] = field(default_factory=lambda: ["Collecting gradio", "Successfully installed everything"])
     run_log: list[str] = field(default_factory=lambda: ["Running on http://0.0.0.0:7860"])
     running: Commit | None = None
+    moving: bool = False
     pending: Commit | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +76,7 @@ class LocalSpace:
     def commit(self, title: str, files: dict[str, bytes]) -> Commit:
         """Add a commit and start a build, unless the Space is paused."""
         self.commits.append(Commit(title, files))
-        self.pending = self.head
+        self.pending, self.moving = self.head, False
         if self.stages[0] != "PAUSED":
             self.stages = deque(self.build_script if "app.py" in files else ["NO_APP_FILE"])
         return self.head
@@ -88,7 +89,8 @@ class LocalSpace:
     def stage(self) -> str:
         """The stage now; each look brings it one further."""
         stage = self.stages[0] if len(self.stages) == 1 else self.stages.popleft()
-        if stage == "RUNNING" and self.pending is not None:
+        self.moving = self.moving or stage in ("BUILDING", "APP_STARTING", "RUNNING_APP_STARTING")
+        if stage == "RUNNING" and self.moving and self.pending is not None:
             self.running, self.pending = self.pending, None
         return stage
 

@@ -1,0 +1,202 @@
+"""The command line against the local Hub: what it prints, its exit codes, Ctrl+C, and no token anywhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from deploy.bundle import PROJECT
+from deploy.cli import main, parser
+from deploy.errors import Exit
+from tests.deploy.conftest import FAST, READ, SECRETS, WRITE
+from tests.hub import Fault, LocalHub, Slow, Status
+from tests.hub.space import LocalSpace
+
+QUICK = ("--no-resolve", "--no-smoke")
+
+
+@pytest.fixture
+def run(hub: LocalHub, tmp_path: Path, monkeypatch, capsys):
+    """Run a command in this process; returns its exit code and what it printed."""
+    monkeypatch.setattr("deploy.cli.constants.ENDPOINT", hub.url)
+    settings = tmp_path / "deploy.toml"
+    settings.write_text('space = "ada/code"\nsecrets = ["ACCESS_KEY"]\n[variables]\nMAX_SESSIONS = 4\n')
+
+    def go(*command: str, token: str = WRITE, read: str = READ) -> tuple[int, str]:
+        environ = {"HF_TOKEN": token, "LIBRECHAT_HF_TOKEN": read, **SECRETS}
+        code = main([*command, "--config", str(settings)], environ, FAST)
+        out = capsys.readouterr()
+        said = out.out + out.err
+        assert not any(secret in said for secret in (token, read, *SECRETS.values()) if secret)
+        return code, said
+
+    return go
+
+
+def test_bundle_needs_no_token_and_shows_what_would_travel(run, hub: LocalHub, tmp_path) -> None:
+    code, said = run("bundle", "--write", str(tmp_path / "out"), token="")
+    assert code == 0
+    assert "space/app.py" in said
+    assert "pip install -r requirements.txt 'gradio[oauth,mcp]==6.31.0'" in said
+    assert (tmp_path / "out" / "app.py").exists()
+    assert hub.record == []
+
+
+def test_plan_changes_nothing_and_tells_price_and_sleep(run, hub: LocalHub) -> None:
+    code, said = run("plan")
+    assert code == 0
+    assert "+ space ada/code (private, on cpu-basic)" in said
+    assert "48 hours" in said
+    assert "The Hub's price now" in said
+    assert "+ secret ACCESS_KEY" in said
+    assert hub.changes == []
+    run("apply", *QUICK)
+    assert "Nothing to change." in run("plan")[1]
+
+
+def test_apply_then_status_logs_restart_pause_and_destroy(run, hub: LocalHub, monkeypatch) -> None:
+    code, said = run("apply", *QUICK)
+    assert code == 0
+    assert "type: sse" in said
+    assert "--no-resolve" in said
+    code, said = run("status")
+    assert code == 0
+    assert "private" in said
+    assert "RUNNING" in said
+    assert "Successfully installed everything" in run("logs", "--build")[1]
+    assert "Running on" in run("logs", "--follow")[1]
+    assert run("wait")[0] == 0
+    assert "answers after" in run("wake")[1]
+    assert run("pause")[0] == 0
+    assert hub.spaces["ada/code"].stages[0] == "PAUSED"
+    assert run("restart")[0] == 0
+    monkeypatch.setattr("builtins.input", lambda _: "ada/other")
+    code, said = run("destroy")
+    assert code == Exit.USAGE
+    assert "Not deleted" in said
+    assert "ada/code" in hub.spaces
+    assert run("destroy", "--yes-delete", "ada/code")[0] == 0
+    assert hub.spaces == {}
+    assert run("destroy")[0] == 0
+
+
+def test_librechat_prints_and_writes(run, tmp_path) -> None:
+    run("apply", *QUICK)
+    folder = tmp_path / "librechat"
+    code, said = run("librechat", "--write", str(folder), "--transport", "streamable-http", "--whole-file")
+    assert code == 0
+    assert "type: streamable-http" in said
+    assert "X-Access-Key" in said
+    assert "version: " in said
+    assert (folder / "docker-compose.override.yml").exists()
+
+
+def test_librechats_token_is_warned_about_where_it_can_write_or_is_missing(run) -> None:
+    run("apply", *QUICK)
+    assert "LIBRECHAT_HF_TOKEN is a token that may write" in run("doctor", read=WRITE)[1]
+    assert "LIBRECHAT_HF_TOKEN is not set" in run("doctor", read="")[1]
+
+
+def test_the_writing_token_never_reaches_the_app_in_plain_authorization(run, hub: LocalHub) -> None:
+    run("apply", *QUICK, read="")
+    visits = hub.asked("app")
+    assert visits
+    for visit in visits:
+        assert "authorization" not in visit.headers
+        assert visit.headers["x-hf-authorization"] == f"Bearer {WRITE}"
+
+
+@pytest.mark.parametrize(
+    ("command", "prepare", "code"),
+    [
+        (("apply", *QUICK), lambda hub: None, Exit.OK),
+        (("apply", *QUICK, "--space", "a b"), lambda hub: None, Exit.USAGE),
+        (("status",), lambda hub: None, Exit.NAME),
+        (
+            ("apply", *QUICK),
+            lambda hub: hub.spaces.update({"ada/code": LocalSpace("ada/code", "gradio", False, "x")}),
+            Exit.NAME,
+        ),
+        (
+            ("apply", *QUICK),
+            lambda hub: hub.faults.append(Fault("GET", "info", 1, Status(500), lasts=True)),
+            Exit.HUB,
+        ),
+        (("apply", *QUICK), lambda hub: hub.faults.append(Fault("POST", "create", 1, Status(402))), Exit.PLAN),
+        (("doctor",), lambda hub: None, Exit.MISSING),
+    ],
+)
+def test_exit_codes_are_for_scripts(run, hub: LocalHub, command, prepare, code) -> None:
+    prepare(hub)
+    assert run(*command)[0] == code
+
+
+def test_no_token_is_a_sentence(hub: LocalHub, tmp_path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "deploy", "status"],
+        cwd=PROJECT,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.url},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == Exit.TOKEN
+    assert "set HF_TOKEN" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_no_option_takes_a_token() -> None:
+    assert not any("token" in option for action in parser()._actions for option in action.option_strings)
+    for name, command in parser()._subparsers._group_actions[0].choices.items():  # type: ignore[union-attr]
+        assert not any("token" in option for a in command._actions for option in a.option_strings), name
+
+
+@pytest.mark.parametrize("route", [("POST", "secrets", 1), ("POST", "commit", 1), ("GET", "runtime", 3)])
+def test_ctrl_c_stops_with_a_sentence_and_the_next_apply_completes(
+    hub: LocalHub, tmp_path: Path, still_tree, route
+) -> None:
+    settings = tmp_path / "deploy.toml"
+    settings.write_text('space = "ada/code"\nsecrets = ["ACCESS_KEY"]\n')
+    environ = {
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_TOKEN": WRITE,
+        "LIBRECHAT_HF_TOKEN": READ, **SECRETS,
+    }  # fmt: skip
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "deploy", "apply", *QUICK, "--config", str(settings)],
+            cwd=PROJECT,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    hub.faults.append(Fault(*route, Slow(1.0)))
+    process = start()
+    deadline = time.monotonic() + 60
+    while not any(e.fault for e in hub.record):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == Exit.INTERRUPTED, out + err
+    assert "Stopped." in err
+    assert "Traceback" not in err
+    hub.faults.clear()
+    process = start()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    space = hub.spaces["ada/code"]
+    assert space.private
+    assert space.secrets.keys() == {"ACCESS_KEY"}
+    assert space.stages == deque(["RUNNING"])
