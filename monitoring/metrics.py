@@ -100,7 +100,7 @@ class Metrics:
             "language",
             "cause",
         )
-        self.sessions_opened = counter("sessions_opened", "Sessions created; each is one fork of the zygote.")
+        self.sessions_opened = counter("sessions_opened", "Sessions created.")
         self.sessions_ended = counter("sessions_ended", "Sessions that ended, by why.", "reason")
         self.session_create_seconds = histogram("session_create_seconds", "Time that it took to create sessions.")
         self.session_age_seconds = histogram("session_age_seconds", "Age at which sessions ended.", buckets=AGES)

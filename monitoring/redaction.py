@@ -35,7 +35,7 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (  # header: value, 'key': 'value', (b'key', b'value'), KEY=value
         ("authori", "cookie", "token", "secret", "passw", "key", "credential", "signature", "salt"),
         re.compile(
-            r"""((?<![A-Za-z])[\w-]*(?:authori[sz]ation|cookie|token|secret|password|passwd|credential|signature|salt|
+            r"""((?<![\w-])[\w-]{0,60}(?:authori[sz]ation|cookie|token|secret|password|passwd|credential|signature|salt|
                  (?:api|access|admin|metrics|private)[-_]?key)
                  (?:\\?["']\s*[:,=]\s*(?:b?\\?["'])?|\s*[:=]\s*(?:b?\\?["'])?))
                 ((?!\[redacted\])[^\s"'\\&#,;)}\]]{3,}(?:;\s*[^\s"'\\,;)}\]]+)*)""",

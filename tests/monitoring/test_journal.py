@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable
 
+import pytest
+
 from executor import events
+from monitoring import pseudonyms
 from monitoring.pseudonyms import Pseudonyms
 from tests.monitoring.conftest import SALT, Watched
 from tests.monitoring.script import CODE, called, closed, execution, finished, opened, started, violated
@@ -158,6 +161,15 @@ def test_pseudonyms_stay_with_a_salt_and_change_without_one() -> None:
     assert Pseudonyms().of("alice") != Pseudonyms().of("alice")
     assert len(Pseudonyms("s").of("alice")) == 12
     assert Pseudonyms("s").of("") == ""
+
+
+def test_an_operator_can_look_a_user_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LOG_SALT", SALT)
+    assert pseudonyms.main(["alice", "bob"]) == 0
+    assert capsys.readouterr().out == f"{Pseudonyms(SALT).of('alice')}  alice\n{Pseudonyms(SALT).of('bob')}  bob\n"
+    monkeypatch.delenv("LOG_SALT")
+    assert pseudonyms.main(["alice"]) == 2
+    assert "LOG_SALT" in capsys.readouterr().err
 
 
 def test_every_line_is_json_whatever_outsiders_put_into_it(watched: Watched) -> None:

@@ -113,6 +113,16 @@ def test_secrets_are_printed_nowhere(log_format: str) -> None:
     assert text.count("[redacted]") >= 10
 
 
+def test_secrets_of_the_environment_are_known_at_configure_time() -> None:
+    out = io.StringIO()
+    environ = {"HF_TOKEN": "from-the-environment", "PATH": "/usr/bin"}
+    monitoring.configure(Settings(log_format="json"), environ=environ, stream=out)
+    logging.getLogger("a").warning("environ is %s", environ)
+    logging.getLogger("a").warning("found from-the-environment in /usr/bin")
+    assert "from-the-environment" not in out.getvalue()
+    assert out.getvalue().count("/usr/bin") == 2
+
+
 def test_tracebacks_do_not_show_the_values_of_variables() -> None:
     _, out = configured()
 

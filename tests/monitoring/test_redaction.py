@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 
 import pytest
@@ -111,6 +112,16 @@ def test_nested_data_is_cleaned_by_key_and_by_value() -> None:
     assert clean["list"] == [f"a {REDACTED}", {"deep": [REDACTED]}]
     assert clean["api_key"] == REDACTED
     assert (clean["count"], clean["admin_key"], clean[REDACTED]) == (3, "not set", 1)
+
+
+@pytest.mark.parametrize(
+    "run", ["_", "_-", "0", "key: a; ", "bearer+", "://a:", "https://", "/files/", "'key': ", "?key="]
+)
+@pytest.mark.parametrize("end", ["", "key", "authorization=", "bearer", "://x"])
+def test_a_hostile_text_costs_no_more_than_its_length(run: str, end: str) -> None:
+    began = time.process_time()
+    Redactor().text(run * (10_000 // len(run)) + end)
+    assert time.process_time() - began < 2
 
 
 def test_data_that_contains_itself_ends() -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from mcp import ClientSession
 from mcp.types import CancelledNotification, CancelledNotificationParams, ClientNotification
@@ -15,9 +16,11 @@ from mcp.types import CancelledNotification, CancelledNotificationParams, Client
 from monitoring.prometheus import configuration
 from monitoring.pseudonyms import Pseudonyms
 from monitoring.reader import parse, wanted
+from monitoring.reference import instruments
 from tests.e2e.gateway import TOKEN, gateway
 from tests.e2e.running import RunningSpace, client, data_of, identity
 from tests.monitoring.prometheus_server import Prometheus, needs_prometheus, running
+from tests.monitoring.test_prometheus import check
 
 SALT = "a salt of the operator"
 TOOLS = {
@@ -108,6 +111,13 @@ async def test_promql_answers_of_the_running_space_equal_the_clients_own_counts(
                 async with client(wall.url, "http", {**keys, **identity("bob-in-person", "c2")}) as session:
                     await script.run(session, "python", "print('hello')", 30, "ok")
                 await asyncio.to_thread(agree, prometheus, script)
+            async with httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+                page = await http.get(f"{wall.url}/metrics?key=scrape-key")
+                assert (await http.get(f"{wall.url}/metrics")).status_code == 401
+                assert (await http.get(f"{wall.url}/metrics?key=door-key")).status_code == 401
+        assert check("check", "metrics", input=page.text) == ""
+        for family in instruments().registry.collect():
+            assert f"# HELP {family.name}" in page.text, f"{family.name} is in the documents and not in the app"
         check_log(space, script)
     finally:
         await asyncio.to_thread(space.stop)
