@@ -19,11 +19,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What apply did: the Space's address, the build that it is to run, and the changes that were needed."""
+    """What apply did: the Space's address, the build that it is to run, the one before (empty for none), the changes."""
 
     space: str
     address: str
     build_id: str
+    former_build: str
     head: str
     plan: Plan
 
@@ -78,6 +79,7 @@ def apply(
         space=space,
         address=address_of(info.host, hub.endpoint, space),
         build_id=bundle.build_id,
+        former_build=state.build_id,
         head=head,
         plan=plan,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from deploy import doctor as doctors
-from deploy.apply import apply, survey, verified_private
+from deploy.apply import Applied, apply, survey, verified_private
 from deploy.bundle import PROJECT, Bundle, collect
 from deploy.config import Target, address_of
 from deploy.errors import DeployError, Exit
@@ -29,6 +30,8 @@ from deploy.smoke import Smoke
 from deploy.state import build_of
 from deploy.tokens import READ, Account, deploy_token, may_deploy, read_token
 from deploy.wait import wait_for_build, wake
+from monitoring.prometheus import RULES, configuration
+from monitoring.reader import read
 
 KEEP_AWAKE = 12 * 3600
 
@@ -153,8 +156,15 @@ def apply_(c: Context) -> Exit:
     if not done.plan.changes:
         say(f"Nothing to change: {done.space} has build {done.build_id}.")
     if not c.args.no_wait:
-        wait_for_build(c.hub, done.space, done.address, c.access, build_id=done.build_id, say=say)
-        if not c.args.no_smoke and (code := _smoke(c, done.address, done.build_id)) is not Exit.OK:
+        try:
+            wait_for_build(c.hub, done.space, done.address, c.access, build_id=done.build_id, say=say)
+            code = Exit.OK if c.args.no_smoke else _smoke(c, done.address, done.build_id)
+        except DeployError as error:
+            if _go_back(c, done):
+                raise DeployError(f"{error}\nThe build before runs again.", error.code) from error
+            raise
+        if code is not Exit.OK:
+            _go_back(c, done)
             return code
     say("")
     say(_blocks(c, done.address))
@@ -178,9 +188,24 @@ def status(c: Context) -> Exit:
 
 
 def logs(c: Context) -> Exit:
-    """Print the run log, or with --build the build log."""
-    for line in c.hub.logs(c.target.space, build=c.args.build, follow=c.args.follow):
+    """Print the run log made readable, or with --build the build log."""
+    lines = c.hub.logs(c.target.space, build=c.args.build, follow=c.args.follow)
+    filters = {"errors": c.args.errors, "session": c.args.session, "raw": c.args.raw or c.args.build}
+    for line in read(lines, colors=sys.stdout.isatty(), **filters):
         say(line)
+    return Exit.OK
+
+
+def prometheus(c: Context) -> Exit:
+    """Write what a Prometheus needs to scrape the Space into a folder: its configuration and the alert rules."""
+    folder = Path(c.args.write)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(RULES, folder / "rules", dirs_exist_ok=True)
+    text = configuration(c.args.address or c.address(), metrics_key=c.environ.get("METRICS_KEY", ""))
+    path = folder / "prometheus.yml"
+    path.touch(mode=0o600)
+    path.write_text(text)
+    say(f"wrote {path} and {folder / 'rules'}; put a read-only token into {folder / 'hf-token'}")
     return Exit.OK
 
 
@@ -276,6 +301,15 @@ def destroy(c: Context) -> Exit:
     return Exit.OK
 
 
+def _go_back(c: Context, done: Applied) -> bool:
+    """Bring the build before back where that was asked for, and this apply brought a new one in place of another."""
+    if not (c.args.rollback_on_failure and done.plan.new_build and done.former_build):
+        return False
+    back = rollback(c.hub, done.space, to=done.former_build, say=say)
+    wait_for_build(c.hub, back.space, back.address, c.access, build_id=back.build_id, say=say)
+    return True
+
+
 def _resolve(c: Context) -> None:
     sdk = sdk_version(PROJECT / "pyproject.toml")
     if c.args.no_resolve:
@@ -336,6 +370,7 @@ COMMANDS: dict[str, Callable[[Context], Exit]] = {
     "apply": apply_,
     "status": status,
     "logs": logs,
+    "prometheus": prometheus,
     "wait": wait,
     "smoke": smoke,
     "wake": wake_,
@@ -380,10 +415,18 @@ def parser() -> argparse.ArgumentParser:
     made["apply"].add_argument("--make-private", action="store_true", help="take over a public Space of yours")
     made["apply"].add_argument("--no-resolve", action="store_true", help="do not try the builder's pip call first")
     made["apply"].add_argument("--no-smoke", action="store_true", help="do not try the Space afterwards")
+    made["apply"].add_argument(
+        "--rollback-on-failure", action="store_true", help="where the new build fails, bring the one before back"
+    )
     for name in ("apply", "rollback"):
         made[name].add_argument("--no-wait", action="store_true", help="do not wait until the build answers")
     made["logs"].add_argument("--build", action="store_true", help="the build log instead of the run log")
     made["logs"].add_argument("--follow", action="store_true", help="go on until Ctrl+C")
+    made["logs"].add_argument("--errors", action="store_true", help="only what needs a look")
+    made["logs"].add_argument("--session", default="", help="only one session, by the first digits that the log shows")
+    made["logs"].add_argument("--raw", action="store_true", help="lines as they came")
+    made["prometheus"].add_argument("--write", metavar="FOLDER", default="prometheus", help="where to (./prometheus)")
+    made["prometheus"].add_argument("--address", help="any address instead of the Space's")
     made["smoke"].add_argument("--address", help="any address instead of the Space's, e.g. http://127.0.0.1:7860")
     made["wake"].add_argument("--timeout", type=float, default=600.0, help="seconds to knock (default: 600)")
     made["wake"].add_argument("--every", type=float, default=0.0, help="knock again every so many seconds, for ever")

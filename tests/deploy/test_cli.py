@@ -98,6 +98,48 @@ def test_librechat_prints_and_writes(run, tmp_path) -> None:
     assert (folder / "docker-compose.override.yml").exists()
 
 
+def test_a_new_build_that_fails_is_taken_back_where_asked(run, hub: LocalHub, tmp_path) -> None:
+    settings = tmp_path / "deploy.toml"
+    run("apply", *QUICK)
+    first = hub.spaces["ada/code"].files["BUILD"]
+    settings.write_text('title = "Broken"\n' + settings.read_text())
+    hub.spaces["ada/code"].build_script = ["BUILDING", "BUILD_ERROR"]
+
+    def mended(space: LocalSpace) -> None:
+        # the second commit from here on, which is the way back, builds again
+        space.build_script = ["BUILDING", "RUNNING"]
+
+    hub.builder = mended
+    code, said = run("apply", *QUICK, "--rollback-on-failure")
+    assert code == Exit.BUILD
+    assert "The build before runs again" in said
+    assert hub.spaces["ada/code"].files["BUILD"] == first
+    assert hub.spaces["ada/code"].running.files["BUILD"] == first
+
+
+def test_logs_are_readable_and_can_be_filtered(run, hub: LocalHub) -> None:
+    run("apply", *QUICK)
+    hub.spaces["ada/code"].run_log = [
+        '{"at":"2026-01-01T00:00:00.000Z","level":"info","event":"call","session":"abc123"}',
+        '{"at":"2026-01-01T00:00:01.000Z","level":"error","event":"fault","where":"zygote"}',
+    ]
+    assert "2026-01-01 00:00:01.000 error    fault  where=zygote" in run("logs")[1]
+    assert "call" not in run("logs", "--errors")[1]
+    assert "fault" not in run("logs", "--session", "abc")[1]
+    assert '"event":"call"' in run("logs", "--raw")[1]
+
+
+def test_prometheus_gets_a_configuration_and_the_rules(run, tmp_path) -> None:
+    run("apply", *QUICK)
+    folder = tmp_path / "prometheus"
+    code, said = run("prometheus", "--write", str(folder))
+    assert code == 0
+    assert "hf-token" in said
+    assert "metrics_path" in (folder / "prometheus.yml").read_text()
+    assert list((folder / "rules").glob("*.yml"))
+    assert (folder / "prometheus.yml").stat().st_mode & 0o077 == 0
+
+
 def test_librechats_token_is_warned_about_where_it_can_write_or_is_missing(run) -> None:
     run("apply", *QUICK)
     assert "LIBRECHAT_HF_TOKEN is a token that may write" in run("doctor", read=WRITE)[1]
