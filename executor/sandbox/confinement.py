@@ -24,7 +24,7 @@ from executor.errors import BackendFailed
 from executor.sandbox import identity, landlock, namespaces, paths, seccomp
 from executor.sandbox.kernel import LINUX, PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, X86_64, prctl
 from executor.sandbox.landlock import Grant, Handled, Ruleset
-from executor.sandbox.limits import Limits
+from executor.sandbox.limits import RESERVED, Limits
 from executor.sandbox.namespaces import SHARED_MEMORY, TEMPORARY
 from executor.sandbox.notifier import Notifier
 from executor.sandbox.processes import Killed, ProcessTree
@@ -215,10 +215,12 @@ class Confinement:
         self._ruleset = ruleset
         self.sandbox.close_handles()
 
-    def entrance(self) -> Entrance:
-        """For one worker that is about to be forked."""
+    def entrance(self, *, slack: int = RESERVED) -> Entrance:
+        """For one worker that is about to be forked; `slack` as in `Limits.rlimits`: STACKS for Python itself."""
         self.notifier.worker_comes()
-        return Entrance(self.limits, self.sandbox.filter(inside=self.inside), self._ruleset, self.sandbox.notifier)
+        return Entrance(
+            self.limits, slack, self.sandbox.filter(inside=self.inside), self._ruleset, self.sandbox.notifier
+        )
 
     def end(self, *, deadline: float = 5.0) -> Killed:
         """Kill the whole session for good; where it has an init of its own, the kernel helps."""
@@ -229,8 +231,11 @@ class Confinement:
 class Entrance:
     """The way in of one worker. Its descriptors `fds` must be open in the child when `enter` is called."""
 
-    def __init__(self, limits: Limits, filter_: seccomp.Filter | None, ruleset: Ruleset | None, notifier: bool) -> None:
+    def __init__(
+        self, limits: Limits, slack: int, filter_: seccomp.Filter | None, ruleset: Ruleset | None, notifier: bool
+    ) -> None:
         self._limits = limits
+        self._slack = slack
         self._filter = filter_
         self._ruleset = ruleset
         self._listen = notifier and filter_ is not None
@@ -262,7 +267,7 @@ class Entrance:
         # the limit on descriptors also limits what may be on its way in sockets, for all of a user's together
         seccomp.send_listener(self._theirs, listener)
         self._theirs.close()
-        self._limits.apply()
+        self._limits.apply(self._slack)
 
     def admit(self) -> int | None:
         """In the leader, after the fork: wait until the worker is shut in; the listener to poll, None without one.

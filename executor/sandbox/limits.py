@@ -9,8 +9,10 @@ from typing import Final
 from executor.settings import Settings
 
 MIB: Final = 1024 * 1024
-_STACKS: Final = 1024 * MIB
-"""Address space beyond the memory limit: stacks of threads and reserved heaps count as data before they are used."""
+STACKS: Final = 1024 * MIB
+"""Address space beyond the memory limit for a Python process: stacks of threads count as data before they are used."""
+RESERVED: Final = 8 * STACKS
+"""The same for anything else: V8 reserves half a gigabyte for the code of each isolate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +50,18 @@ class Limits:
         """Open files over all processes: each may hold kernel memory that belongs to no process."""
         return 8 * self.open_files
 
-    def rlimits(self) -> dict[int, tuple[int, int]]:
-        """(soft, hard) by RLIMIT_*. No RLIMIT_NPROC: it counts the user's processes in all containers of a machine."""
+    def rlimits(self, slack: int) -> dict[int, tuple[int, int]]:
+        """(soft, hard) by RLIMIT_*, with `slack` bytes of address space beyond the memory.
+
+        No RLIMIT_NPROC: it counts the user's processes in all containers of a machine.
+        """
 
         def both(value: int) -> tuple[int, int]:
             return value, value
 
         wanted = {
             # a MemoryError is better than a kill, where one process asks for far too much at once
-            resource.RLIMIT_DATA: both(self.memory + _STACKS),
+            resource.RLIMIT_DATA: both(self.memory + slack),
             resource.RLIMIT_FSIZE: both(self.folder_bytes),
             resource.RLIMIT_NOFILE: both(self.open_files),
             # SIGXCPU can be caught, so that a program may still save; SIGKILL follows
@@ -76,9 +81,9 @@ class Limits:
                 wanted[number] = both(value)
         return wanted
 
-    def apply(self) -> None:
+    def apply(self, slack: int = RESERVED) -> None:
         """Put the limits on the calling process; where a hard limit is lower already, that one stays."""
-        for number, wanted in self.rlimits().items():
+        for number, wanted in self.rlimits(slack).items():
             _, ceiling = resource.getrlimit(number)
             soft, hard = wanted if ceiling == resource.RLIM_INFINITY else (min(value, ceiling) for value in wanted)
             resource.setrlimit(number, (soft, hard))

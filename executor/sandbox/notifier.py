@@ -100,6 +100,7 @@ class Notifier:
     """Answers for all workers of one session; its leader calls `handle` when a listener is readable.
 
     `closing`: set it before killing; no process or thread starts any more. `denials`: what was refused so far, by kind.
+    `granted`: processes and threads that were let start so far.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Notifier:
         self.tree = tree
         self.closing = False
         self.denials: Counter[Kind] = Counter()
+        self.granted = 0
         self._folders = folders
         self._census = Census(processes, threads)
         self._refusals = {n: rule.otherwise for n, rule in rules(around).items() if isinstance(rule.otherwise, Notify)}
@@ -181,6 +183,7 @@ class Notifier:
             if kind := census.full(is_thread):
                 return self._refuse(kind, errno.EAGAIN)
         census.grant(request.task, is_thread, now)
+        self.granted += 1
         return None
 
     def _attributes(self, listener: int, request: Request) -> int:

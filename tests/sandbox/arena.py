@@ -1,0 +1,169 @@
+"""Arenas: the places in which attacks are tried, and how one of them is run and judged."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import select
+import string
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+_START = 60.0
+
+Language = Literal["python", "javascript", "bash"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One attack: `shows` is how success shows where nothing protects; `bare` says why it cannot, where the host refuses."""
+
+    id: str
+    category: str
+    language: Language
+    tries: str
+    shows: str
+    code: str
+    bare: str = ""
+    timeout: float = 5.0
+
+
+def attacks() -> list[Attack]:
+    """All attacks of the data files."""
+    found = []
+    for file in sorted((HERE / "attacks").glob("*.toml")):
+        for entry in tomllib.loads(file.read_text())["attack"]:
+            found.append(Attack(category=file.stem, **entry))
+    return found
+
+
+PLACES: dict[str, list[str]] = {
+    "full": ["-m", "tests.sandbox.host"],
+    "strong": ["-m", "tests.sandbox.host", "--layers", '{"namespaces": false}'],
+    "abi2": ["-m", "tests.sandbox.host", "--layers", '{"namespaces": false, "landlock_abi": 2}'],
+    "pod": ["-m", "tests.sandbox.pod", "--", sys.executable, "-m", "tests.sandbox.host"],
+    "bare": ["-m", "tests.sandbox.pod", "--bare", "--", sys.executable, "-m", "tests.sandbox.host", "--bare"],
+}
+
+
+def places() -> list[str]:
+    """The places that this machine can form, but for the bare one."""
+    if os.geteuid() == 0:
+        return ["full", "strong", "abi2", "pod"]
+    return ["full", "strong", "abi2"]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an attack did: its text, and the ways in which it succeeded."""
+
+    text: str
+    status: Any
+    seconds: float
+    escapes: list[str] = field(default_factory=list)
+
+
+class Arena:
+    """A running host; started again when an attack has ended it."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._process: subprocess.Popen[bytes] | None = None
+        self.facts: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Start the host if it does not run."""
+        if self._process is not None:
+            return
+        self._secret = secrets.token_hex(12)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "ARENA_SECRET": self._secret,
+            "PYTHONPATH": str(ROOT),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, *PLACES[self.place]], cwd=ROOT, env=environment, stdin=-1, stdout=-1
+        )
+        self.facts = self._read(_START) or {}
+        if not self.facts:
+            raise RuntimeError(f"the host of {self.place} did not start")
+
+    def _read(self, seconds: float) -> dict[str, Any] | None:
+        assert self._process is not None and self._process.stdout is not None
+        fd, text, until = self._process.stdout.fileno(), b"", time.monotonic() + seconds
+        while select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
+            part = os.read(fd, 1 << 20)
+            text += part
+            if not part or text.endswith(b"\n"):
+                break
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            return None
+
+    def run(self, language: str, code: str, *, timeout: float = 5.0, tag: str = "no-such-tag") -> Outcome:
+        """Run code and judge it by its text, its traces and what is left of it."""
+        self.start()
+        assert self._process is not None and self._process.stdin is not None
+        request = {"language": language, "code": code, "timeout": timeout, "tag": tag}
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        answer = self._read(timeout + 20)
+        if answer is None:
+            self.close()
+            return Outcome("", "gone", 0.0, ["harm: the server died or hung"])
+        outcome = Outcome(answer["text"], answer["status"], answer["seconds"])
+        if "ESCAPED" in answer["text"]:
+            outcome.escapes.append("marker")
+        if any(secret in answer["text"] for secret in self.facts["secrets"] if secret):
+            outcome.escapes.append("secret")
+        outcome.escapes += [f"harm: {harm}" for harm in answer["harm"]]
+        if answer["survivors"]:
+            outcome.escapes.append("survivor")
+        if answer["harm"] and self.place == "bare":
+            self.close()  # the next attack wants an unharmed victim
+        return outcome
+
+    def attack(self, attack: Attack) -> Outcome:
+        """Run one attack."""
+        self.start()
+        tag = f"tag-{secrets.token_hex(6)}"
+        prelude = HERE / "attacks" / f"prelude.{ {'python': 'py', 'javascript': 'js', 'bash': 'sh'}[attack.language] }"
+        names = {**{name: str(value) for name, value in self.facts.items()}, "tag": tag}
+        code = _Template(prelude.read_text() + attack.code).substitute(names)
+        return self.run(attack.language, code, timeout=attack.timeout, tag=tag)
+
+    def close(self) -> None:
+        """Hang up; the host ends by itself."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+class _Template(string.Template):
+    """`@name@`-like placeholders are rare in code; `@{name}` never occurs in any of the three languages."""
+
+    delimiter = "@"
+    pattern = r"""
+    @(?:(?P<escaped>@@)|(?P<named>(?!))|\{(?P<braced>[a-z_]+)\}|(?P<invalid>(?!)))
+    """

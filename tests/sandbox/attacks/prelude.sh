@@ -1,0 +1,1 @@
+escaped() { echo "ESC""APED $*"; }
