@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import json
-import re
 import sys
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -16,6 +13,7 @@ import PIL.Image
 from matplotlib.figure import Figure
 
 from executor.languages import figures
+from executor.languages.bundles import WRAPPER, clean_text, json_size, json_value, words_for
 from executor.languages.channel import PictureData
 from executor.languages.control import Control
 from executor.languages.pictures import (
@@ -38,8 +36,6 @@ MAX_NOTICES = 40
 _RASTER = ("image/png", "image/jpeg", "image/webp", "image/gif")
 _DROPPED = frozenset({*_RASTER, "application/pdf"})
 _BUILTIN = frozenset({int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset, range, type(None)})
-_WRAPPER = re.compile(r"<IPython\.core\.display\.\w+ object>")
-_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 _clock = time.monotonic
 
 
@@ -219,16 +215,16 @@ class Displays:
             if not isinstance(mime, str) or mime in _DROPPED or item is None:
                 continue
             if mime == "text/plain":
-                clean[mime] = self._shorten(_text(str(item)))
+                clean[mime] = self._shorten(clean_text(str(item)))
                 continue
-            value = _text(item) if isinstance(item, str) else _plain_json(item)
-            size = len(value) if isinstance(value, str) else len(_encode(value))
+            value = clean_text(item) if isinstance(item, str) else json_value(item)
+            size = len(value) if isinstance(value, str) else json_size(value)
             if size > MAX_DATA:
                 self.note(f"A displayed value's {mime} of {size} characters is over {MAX_DATA} and was left out.")
             else:
                 clean[mime] = value
-        if _WRAPPER.fullmatch(clean.get("text/plain", "")):
-            clean["text/plain"] = _wrapped(clean)
+        if WRAPPER.fullmatch(clean.get("text/plain", "")):
+            clean["text/plain"] = words_for(clean)
         return clean
 
     def _shorten(self, text: str) -> str:
@@ -290,78 +286,6 @@ class Displays:
             self.note("A displayed value was too large to be sent whole; only its text was.")
             event["data"] = {key: data[key] for key in ("text/plain",) if key in data}
             self._control.send(event)
-
-
-def markdown_table(frame: Any, *, rows: int = 20, columns: int = 20) -> str:
-    """A DataFrame as a Markdown table of at most `rows` rows, from both ends, and `columns` columns."""
-    shown = frame.iloc[:, :columns]
-    wide = frame.shape[1] > columns
-    head, tail = (shown, shown.iloc[:0]) if len(shown) <= rows else (shown.iloc[: rows // 2], shown.iloc[-rows // 2 :])
-    width = shown.shape[1] + 1 + wide
-    lines = [_row(["", *shown.columns, *["…"] * wide]), "|" + "---|" * width]
-    lines += [_row([*values, *["…"] * wide]) for values in head.itertuples(name=None)]
-    if len(tail):
-        lines.append(_row(["…"] * width))
-        lines += [_row([*values, *["…"] * wide]) for values in tail.itertuples(name=None)]
-    return "\n".join(lines)
-
-
-def _row(values: list[Any]) -> str:
-    return "| " + " | ".join(_cell(value) for value in values) + " |"
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    text = text if len(text) <= 100 else text[:99] + "…"
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
-def _wrapped(data: Mapping[str, Any]) -> str:
-    """Words for IPython's display objects, whose own text is their class name."""
-    for mime in ("text/markdown", "text/latex"):
-        if isinstance(data.get(mime), str):
-            return str(data[mime])
-    if isinstance(data.get("text/html"), str):
-        text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", data["text/html"][:20_000])
-        return re.sub(r"\s+", " ", html.unescape(text)).strip()[:2_000] or "HTML"
-    if "image/svg+xml" in data:
-        return "SVG picture"
-    if "application/json" in data:
-        return _encode(data["application/json"])[:2_000]
-    return str(data.get("text/plain", ""))
-
-
-def _text(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def _plain_json(value: Any) -> Any:
-    try:
-        _encode(value).encode()
-    except (TypeError, ValueError, RecursionError):
-        return _reduced(value, 30)
-    return value
-
-
-def _reduced(value: Any, depth: int) -> Any:
-    """`value` as JSON can hold it: no NaN, no keys but text, no foreign objects, no endless depth."""
-    if depth == 0:
-        return "…"
-    match value:
-        case bool() | int() | None:
-            return value
-        case str():
-            return _text(value)
-        case float():
-            return float(value) if value - value == 0 else None
-        case bytes():
-            return b64encode(value).decode()
-        case Mapping():
-            return {_text(str(key)): _reduced(item, depth - 1) for key, item in value.items()}
-        case list() | tuple() | set():
-            return [_reduced(item, depth - 1) for item in value]
-    item: Callable[[], Any] | None = getattr(value, "tolist", None)
-    return _reduced(item(), depth - 1) if callable(item) else _text(str(value))
 
 
 def _count(number: int, noun: str) -> str:

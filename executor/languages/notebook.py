@@ -8,6 +8,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -34,10 +35,10 @@ DEFAULT_PICTURE_CHARS = 110_000
 INTERRUPTED_DRAWING = 0.4
 """Seconds for the figures of an interrupted cell: the hard stop is near."""
 
-_signal = getattr(
-    signal.signal, "__wrapped__", signal.signal
-)  # without the enum conversions of `signal.signal`: twice a cell, a tenth of `1 + 1`
-_mask = getattr(signal.pthread_sigmask, "__wrapped__", signal.pthread_sigmask)
+# below `signal`, whose conversions to enums would be two thirds of what `1 + 1` takes
+_signal_core = import_module("_signal")
+_signal = _signal_core.signal
+_mask = _signal_core.pthread_sigmask
 _raise_interrupt = signal.default_int_handler
 _exit = os._exit
 _DEFERRED = frozenset(

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from traitlets import Type
 from traitlets.config import Config
 
-from executor.languages.displays import Displays, markdown_table
+from executor.languages.bundles import markdown_table
+from executor.languages.displays import Displays
 from executor.languages.traceback import Tracebacks, cell_name
 
 MAX_RESULTS = 100

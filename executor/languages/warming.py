@@ -42,6 +42,8 @@ READY_NAMES = {
 def warm_shell() -> NotebookShell:
     """The shell, with everything loaded that workers share. Raises RuntimeError where a thread was left behind."""
     figures.install()
+    # as in a notebook: pandas takes us for a terminal, where it would leave out what is wider than 80 characters
+    pd.set_option("display.max_columns", 20, "display.width", 160)
     shell = make_shell(READY_NAMES)
     take_keyboard_away()
     _run_once(shell)
