@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What apply did: the Space's address, the build that it is to run, the one before (empty for none), the changes."""
+    """What apply did: where, the build that is to run there now, the one before (empty for none), and the changes."""
 
     space: str
     address: str

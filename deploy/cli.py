@@ -7,7 +7,6 @@ import asyncio
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +52,7 @@ class Context:
     args: argparse.Namespace
     environ: Mapping[str, str]
     pace: Pace
+    endpoint: str
 
     @cached_property
     def wanted(self) -> Target:
@@ -65,7 +65,7 @@ class Context:
     def hub(self) -> Hub:
         """The Hub, with the token that may write."""
         token = deploy_token(self.environ)
-        return Hub(endpoint=constants.ENDPOINT, token=token, hardware=self.wanted.hardware, pace=self.pace)
+        return Hub(endpoint=self.endpoint, token=token, hardware=self.wanted.hardware, pace=self.pace)
 
     @cached_property
     def account(self) -> Account:
@@ -160,11 +160,9 @@ def apply_(c: Context) -> Exit:
             wait_for_build(c.hub, done.space, done.address, c.access, build_id=done.build_id, say=say)
             code = Exit.OK if c.args.no_smoke else _smoke(c, done.address, done.build_id)
         except DeployError as error:
-            if _go_back(c, done):
-                raise DeployError(f"{error}\nThe build before runs again.", error.code) from error
-            raise
+            raise DeployError(f"{error}{_go_back(c, done)}", error.code) from error
         if code is not Exit.OK:
-            _go_back(c, done)
+            say(_go_back(c, done).strip())
             return code
     say("")
     say(_blocks(c, done.address))
@@ -301,13 +299,17 @@ def destroy(c: Context) -> Exit:
     return Exit.OK
 
 
-def _go_back(c: Context, done: Applied) -> bool:
-    """Bring the build before back where that was asked for, and this apply brought a new one in place of another."""
+def _go_back(c: Context, done: Applied) -> str:
+    """Bring the build before back where that was asked for, and this apply put a new one in its place; says what came
+    of it, beginning with a line of its own."""
     if not (c.args.rollback_on_failure and done.plan.new_build and done.former_build):
-        return False
-    back = rollback(c.hub, done.space, to=done.former_build, say=say)
-    wait_for_build(c.hub, back.space, back.address, c.access, build_id=back.build_id, say=say)
-    return True
+        return ""
+    try:
+        back = rollback(c.hub, done.space, to=done.former_build, say=say)
+        wait_for_build(c.hub, back.space, back.address, c.access, build_id=back.build_id, say=say)
+    except DeployError as error:
+        return f"\nThe build before could not be brought back: {error}"
+    return "\nThe build before runs again."
 
 
 def _resolve(c: Context) -> None:
@@ -439,10 +441,16 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None, pace: Pace | None = None) -> int:
-    """Run one command; returns its exit code."""
+def main(
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    pace: Pace | None = None,
+    endpoint: str = constants.ENDPOINT,
+) -> int:
+    """Run one command against the Hub at `endpoint`; returns its exit code."""
     args = parser().parse_args(argv)
-    context = Context(args, os.environ if environ is None else environ, pace or Pace(sleep=time.sleep))
+    context = Context(args, os.environ if environ is None else environ, pace or Pace(), endpoint)
     try:
         return int(COMMANDS[args.command](context))
     except DeployError as error:

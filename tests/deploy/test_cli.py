@@ -23,15 +23,14 @@ QUICK = ("--no-resolve", "--no-smoke")
 
 
 @pytest.fixture
-def run(hub: LocalHub, tmp_path: Path, monkeypatch, capsys):
+def run(hub: LocalHub, tmp_path: Path, capsys):
     """Run a command in this process; returns its exit code and what it printed."""
-    monkeypatch.setattr("deploy.cli.constants.ENDPOINT", hub.url)
     settings = tmp_path / "deploy.toml"
     settings.write_text('space = "ada/code"\nsecrets = ["ACCESS_KEY"]\n[variables]\nMAX_SESSIONS = 4\n')
 
     def go(*command: str, token: str = WRITE, read: str = READ) -> tuple[int, str]:
         environ = {"HF_TOKEN": token, "LIBRECHAT_HF_TOKEN": read, **SECRETS}
-        code = main([*command, "--config", str(settings)], environ, FAST)
+        code = main([*command, "--config", str(settings)], environ, pace=FAST, endpoint=hub.url)
         out = capsys.readouterr()
         said = out.out + out.err
         assert not any(secret in said for secret in (token, read, *SECRETS.values()) if secret)
@@ -111,7 +110,7 @@ def test_a_new_build_that_fails_is_taken_back_where_asked(run, hub: LocalHub, tm
 
     hub.builder = mended
     code, said = run("apply", *QUICK, "--rollback-on-failure")
-    assert code == Exit.BUILD
+    assert code == Exit.BUILD, said
     assert "The build before runs again" in said
     assert hub.spaces["ada/code"].files["BUILD"] == first
     assert hub.spaces["ada/code"].running.files["BUILD"] == first
