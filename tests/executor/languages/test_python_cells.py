@@ -1,6 +1,8 @@
 """Python runs like a notebook: what lasts, what is shown, what IPython adds."""
 
 import json
+import socket
+import subprocess
 
 import pytest
 from python_fixtures import *  # noqa: F403  fixtures
@@ -244,6 +246,31 @@ def test_the_leader_takes_only_events_that_are_true_to_form():
 
 def test_a_worker_can_also_be_executed(tmp_path):
     speaker = Python()
-    assert speaker.command()[0].startswith("/")
-    assert speaker.interrupt() is None
-    assert speaker.interrupt_target == "worker"
+    ours, theirs = socket.socketpair()
+    environment = {
+        "OPENBLAS_NUM_THREADS": "1",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        "HOME": str(tmp_path),
+    }
+    # as a leader does it: the number that the command expects is put in place in the child
+    wrapped = ["/bin/sh", "-c", f'exec "$@" {speaker.CONTROL[0]}<&{theirs.fileno()}', "sh", *speaker.command()]
+    process = subprocess.Popen(
+        wrapped, pass_fds=[theirs.fileno()], cwd=tmp_path, env=environment | speaker.environment()
+    )
+    theirs.close()
+    ours.settimeout(60)
+    ours.sendall(speaker.execute("x1", "import os\nos.getcwd()", 1))
+    events = []
+    while not any(event["event"] == "done" for event in events):
+        data = ours.recv(1 << 20)
+        assert data
+        events += speaker.feed(data)
+    ours.close()
+    assert process.wait(10) == 0
+    assert [event["event"] for event in events] == ["ready", "display", "done"]
+    assert events[1]["data"]["text/plain"] == repr(str(tmp_path))
+
+
+def test_an_interrupt_is_a_signal_to_the_worker():
+    assert Python().interrupt() is None
+    assert Python().interrupt_target == "worker"
