@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from executor.local import wire
 from executor.local.stream import Stream
 from executor.results import Language, Status
 from executor.sandbox.notifier import explain
@@ -14,6 +15,9 @@ from executor.sandbox.syscalls import Kind
 
 MAX_DISPLAY = 6 * 2**20
 """Bytes of displayed values kept of one execution, so that its report fits a frame with room to spare."""
+
+MAX_NESTING = wire.MAX_DEPTH - 8
+"""Levels of a displayed value: what is around it in a frame nests, too."""
 
 StopReason = Literal["timeout", "interrupted", "memory", "disk"]
 
@@ -53,6 +57,9 @@ class Cell:
 
     def display(self, output: dict[str, Any], *, limit: int) -> bool:
         """Keep a displayed value; False where it is one too many or too big."""
+        if wire.deeper_than(output["data"], MAX_NESTING):
+            output["data"] = {mime: value for mime, value in output["data"].items() if isinstance(value, str)}
+            self.notices.append(f"A displayed value nests over {MAX_NESTING} levels deep; only its text was kept.")
         size = len(str(output["data"])) + len((output["picture"] or {}).get("data", ""))
         if len(self.outputs) >= limit or self.display_size + size > MAX_DISPLAY:
             self.outputs_dropped += 1

@@ -49,6 +49,7 @@ class Guard:
         self._looks = 0
         self._next_folder = 0.0
         self._denied: Counter[Kind] = Counter()
+        self._alone_at = 0
         self._figures: dict[str, str] = {}
         self._memory = 0
         self._has_news = False
@@ -185,7 +186,15 @@ class Guard:
         return [pid for pid in self._tree.members() if pid not in self._workers]
 
     def _background(self) -> bool:
-        return bool(self._others())
+        """Whether anything but the workers is alive; nothing can be where nothing was let start since the last look."""
+        notifier = self._confinement.notifier
+        if self._confinement.sandbox.notifier and notifier.granted == self._alone_at:
+            return False
+        granted = notifier.granted
+        if self._others():
+            return True
+        self._alone_at = granted
+        return False
 
     def _end(self, condemned: Callable[[], list[int]]) -> None:
         """Kill while nothing can fork, so that no chain of forks outruns us."""

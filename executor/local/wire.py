@@ -93,12 +93,13 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise FrameError("a message must be a JSON object")
     # counting brackets is quick and almost always settles it; only a message with many of them is walked
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(message, MAX_DEPTH):
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and deeper_than(message, MAX_DEPTH):
         raise FrameError(f"JSON nested deeper than {MAX_DEPTH}")
     return message
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def deeper_than(value: Any, limit: int) -> bool:
+    """Whether a JSON value nests more than `limit` levels deep."""
     level = [value]
     for _ in range(limit):
         level = [

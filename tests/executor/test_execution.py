@@ -259,6 +259,14 @@ async def test_a_request_that_cannot_be_carried_out_gets_a_sentence(caller, kwar
     assert (await caller.run("print(1)")).stdout == "1\n"
 
 
+async def test_a_value_that_nests_too_deep_is_shown_as_text_and_harms_nothing(caller):
+    deep = "from IPython.display import JSON\nd = 1\nfor _ in range({}): d = [d]\ndisplay(JSON({{'d': d}}))"
+    for levels in (40, 70, 400):
+        result = await caller.run(deep.format(levels))
+        assert result.status in ("ok", "error")
+        assert (await caller.run("print(1)")).stdout == "1\n"
+
+
 async def test_history_remembers_code_and_outcome(caller):
     await caller.run("a = 1")
     await caller.run("plt.plot([1]); plt.show()")
