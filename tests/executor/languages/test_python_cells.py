@@ -253,7 +253,7 @@ def test_a_worker_can_also_be_executed(tmp_path):
         "HOME": str(tmp_path),
     }
     # as a leader does it: the number that the command expects is put in place in the child
-    wrapped = ["/bin/sh", "-c", f'exec "$@" {speaker.CONTROL[0]}<&{theirs.fileno()}', "sh", *speaker.command()]
+    wrapped = ["/bin/bash", "-c", f'exec "$@" {speaker.CONTROL[0]}<&{theirs.fileno()}', "bash", *speaker.command()]
     process = subprocess.Popen(
         wrapped, pass_fds=[theirs.fileno()], cwd=tmp_path, env=environment | speaker.environment()
     )
