@@ -9,7 +9,8 @@ import time
 
 from executor.local.connection import Connection
 
-KEYS = "event reply id stream text output result limits replaced error message memory file size path status".split()
+KEYS = ["event", "reply", "id", "stream", "text", "output", "result", "limits"]
+KEYS += ["replaced", "error", "message", "memory", "file", "size", "path", "status"]
 EVENTS = ["ready", "failed", "closed", "usage", "output", "display", "finished", "reply", "", None, 7, [], {}]
 RESULT = {
     "status": "ok",
