@@ -21,7 +21,7 @@ def test_every_make_target_that_is_named_exists():
 
 
 def test_bare_make_lists_every_target():
-    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=20).stdout
+    listed = subprocess.run(["make"], check=True, cwd=ROOT, capture_output=True, text=True, timeout=20).stdout
     for target in re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE):
         assert f"make {target}" in listed
 
