@@ -19,7 +19,7 @@ TEXT = (PROJECT / "docs" / "deploy.md").read_text()
 def rows(heading: str) -> list[str]:
     """First cells of the table whose head begins with `heading`."""
     table = TEXT.split(f"\n| {heading} |")[1].split("\n\n")[0]
-    return re.findall(r"^\| `?([\w-]+)`? \|", table, re.MULTILINE)
+    return re.findall(r"^\| `?(\w[\w-]*)`? \|", table, re.MULTILINE)
 
 
 def test_every_command_is_told_and_no_other() -> None:
