@@ -67,6 +67,7 @@ class Settings:
         0, "memory of all sessions together, MiB; 0: three quarters of the container's", low=0
     )
     max_upload_mb: int = setting(256, "largest file taken in or given out, MiB", low=1, high=1_048_576)
+    allow_url_upload: bool = setting(False, "fetch files from public addresses that callers name")
 
     # Security
     security_policy: SecurityPolicy = setting("auto", "how strict the static check is")
@@ -74,6 +75,8 @@ class Settings:
     access_key: str = setting("", "second key in front of everything but /healthz and signed links", secret=True)
     admin_key: str = setting("", "key of the operator's tab; without one the tab is off", secret=True)
     metrics_key: str = setting("", "key for /metrics as parameter `key`, where ACCESS_KEY is set", secret=True)
+    link_ttl: float = setting(86_400.0, "seconds for which a signed link works, at most", low=1, high=31_536_000)
+    link_key: str = setting("", "key of signed links; empty: a new one with every start", secret=True)
     allowed_hosts: tuple[str, ...] = setting((), "further host names that requests may be addressed to")
 
     # Where it runs
