@@ -10,7 +10,15 @@ from typing import Self
 
 from executor.backend import Backend, ExecutionEvent, Finished, SessionSpec, SessionStats
 from executor.errors import BackendFailed, ExecutorError, SandboxTooWeak
-from executor.events import Bus, Fault, FileTransferred, SandboxProbed, SessionClosed, SessionOpened
+from executor.events import (
+    Bus,
+    Fault,
+    FileTransferred,
+    SandboxProbed,
+    SessionClosed,
+    SessionMeasured,
+    SessionOpened,
+)
 from executor.request import check_request
 from executor.results import ExecutionResult, FileInfo, HistoryEntry, SessionInfo
 from executor.runner import PolicyLevel, Runner
@@ -21,6 +29,7 @@ from executor.tasks import Tasks
 
 SWEEP_EVERY = 5.0
 """Seconds between two looks for sessions that have expired or died."""
+_MEASURED_AT_ONCE = 8
 
 
 class Executor:
@@ -248,6 +257,42 @@ class Executor:
         session = self._find(session_id, owner, conversation)
         await self._running_backend().delete_file(session.ref, path)
         self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="delete", size=0))
+
+    # For the operator, who is no owner: whoever offers these to anybody must have checked that first
+
+    async def admin_interrupt(self, session_id: str) -> bool:
+        """Stop what runs in a session, whoever's it is; False where nothing ran. Raises NoSuchSession."""
+        session = self._table.get(session_id)
+        if session.running is None:
+            return False
+        self._runner.stop(session, session.running)
+        return True
+
+    async def admin_close(self, session_id: str) -> None:
+        """End a session, whoever's it is. Raises NoSuchSession."""
+        await self._end(self._table.get(session_id), "closed")
+
+    async def measure(self) -> list[SessionMeasured]:
+        """What every session uses now; one that cannot be measured is left out."""
+
+        few = asyncio.Semaphore(_MEASURED_AT_ONCE)
+
+        async def of(session: Session) -> SessionMeasured | None:
+            try:
+                async with few:
+                    stats = await self._running_backend().stats(session.ref)
+            except ExecutorError:
+                return None  # it has ended, or is about to be found dead
+            return SessionMeasured(
+                session_id=session.id,
+                owner=session.owner,
+                memory=stats.memory,
+                processes=stats.processes,
+                folder_bytes=stats.folder_bytes,
+            )
+
+        measured = await asyncio.gather(*(of(session) for session in self._table.all()))
+        return [one for one in measured if one is not None]
 
     # Inside: sessions
 

@@ -140,6 +140,12 @@ class SessionTable:
         """Every live session."""
         return list(self._live.values())
 
+    def get(self, session_id: str) -> Session:
+        """The session, whoever's it is: for the operator. Raises NoSuchSession."""
+        if session := self._live.get(session_id):
+            return session
+        raise NoSuchSession("That session has ended.")
+
     def of(self, owner: str, conversation: str | None) -> list[Session]:
         """The sessions that a caller may see, oldest first."""
         return [s for s in self._live.values() if (s.owner, s.conversation) == (owner, conversation)]

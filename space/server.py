@@ -103,7 +103,7 @@ class Space:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: object) -> AsyncIterator[None]:
         self._loop = asyncio.get_running_loop()
-        async with self._monitoring.running(), self._endpoint.running():
+        async with self._monitoring.running(measure=self.executor.measure), self._endpoint.running():
             starting = asyncio.create_task(self._start(), name="executor-start")
             try:
                 await asyncio.wait({starting}, timeout=_SERVED_WITHOUT)
