@@ -55,6 +55,15 @@ class Finished:
     replaced: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What a running cell has printed up to now: each stream within `MAX_OUTPUT_LENGTH`, head and tail, as its result
+    will have it."""
+
+    stdout: str
+    stderr: str
+
+
 ExecutionEvent = OutputChunk | Displayed | Finished
 
 
@@ -103,6 +112,9 @@ class Backend(Protocol):
         id that is unknown or no longer remembered.
         """
 
+    async def printed(self, ref: SessionRef, execution_id: str) -> Printed:
+        """What the execution has printed up to now; nothing where it is not the one under way."""
+
     async def interrupt(self, ref: SessionRef, execution_id: str) -> None:
         """Stop the execution: softly, so that variables stay, and hard after the grace. Idempotent."""
 
@@ -116,6 +128,9 @@ class Backend(Protocol):
         self, ref: SessionRef, path: str, *, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[bytes]:
         """The bytes of a regular file from `offset` on. Raises NoSuchFile or FileRefused before the first chunk."""
+
+    async def file_info(self, ref: SessionRef, path: str) -> FileInfo:
+        """Size and time of one regular file, hidden ones included. Raises NoSuchFile or FileRefused."""
 
     async def list_files(self, ref: SessionRef) -> list[FileInfo]:
         """The regular files of the folder, hidden ones left out, sorted by path; at most `SESSION_FILES`."""

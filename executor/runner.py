@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from executor import policy
-from executor.backend import Backend, Finished
+from executor.backend import Backend, Displayed, Finished, Printed
 from executor.errors import BackendFailed, ExecutorError
 from executor.events import Bus, ExecutionFinished, ExecutionStarted, ViolationFound, WorkerReplaced
 from executor.request import Request
@@ -48,6 +48,37 @@ class Runner:
             self._tasks.own(self._interrupt(session, run))
         else:
             run.task.cancel()
+
+    async def so_far(self, session: Session, run: Run) -> ExecutionResult:
+        """The result of an execution, or `running` with what it gave up to now.
+
+        A running one comes without its pictures: they are in the result at its end.
+        """
+        printed = Printed("", "")
+        if run.finished is None and run.started_at is not None:
+            printed = await self._backend.printed(session.ref, run.id)
+        if run.finished is not None:
+            return run.finished.result
+        seconds = 0.0 if run.started_at is None else time.monotonic() - run.started_at
+        said = (
+            f"It has run for {seconds:.0f} s of its {run.timeout:g} s."
+            if run.started_at is not None
+            else "It has not begun yet: other code runs in this session."
+        )
+        outputs = tuple(output for output in run.displayed if output.picture is None)
+        if drawn := len(run.displayed) - len(outputs):
+            said += f" {drawn} picture{'s' * (drawn > 1)} so far will come with the end."
+        return ExecutionResult(
+            status="running",
+            session_id=session.id,
+            execution_id=run.id,
+            language=run.language,
+            stdout=printed.stdout,
+            stderr=printed.stderr,
+            execution_time=seconds,
+            outputs=outputs,
+            notices=(f"{said} Wait for more with get_execution_result, or stop it with interrupt_execution.",),
+        )
 
     async def _interrupt(self, session: Session, run: Run) -> None:
         await run.started.wait()
@@ -91,6 +122,7 @@ class Runner:
             session.notices.clear()
             finished = replace(finished, result=replace(finished.result, notices=notices))
         run.finished = finished
+        run.displayed.clear()
         run.started.set()
         session.executions += 1
         session.touch()
@@ -100,10 +132,13 @@ class Runner:
 
     async def _carry_out(self, session: Session, run: Run) -> Finished:
         await self._backend.start(session.ref, run.language, run.code, run.id, run.timeout)
+        run.started_at = time.monotonic()
         run.started.set()
         async for event in self._backend.attach(session.ref, run.id):
             if isinstance(event, Finished):
                 return event
+            if isinstance(event, Displayed):
+                run.displayed.append(event.output)
         raise BackendFailed("The execution ended without a result; what it did is unknown.")
 
     async def _violations(self, run: Run) -> tuple[Violation, ...]:

@@ -188,6 +188,36 @@ class Executor:
         if run.finished is not None:
             yield run.finished
 
+    async def wait(
+        self,
+        *,
+        session_id: str,
+        owner: str,
+        patience: float,
+        conversation: str | None = None,
+        execution_id: str | None = None,
+    ) -> ExecutionResult:
+        """The result of an execution, or after `patience` seconds `running` with its output so far.
+
+        Without `execution_id` it is what runs in the session, or else ran last. Whoever got `running` has let go of
+        it: it counts as detached, so that no further code queues behind it. The end can be asked for again and again
+        while the session remembers it. Cancelling ends the waiting alone.
+        """
+        session = self._find(session_id, owner, conversation)
+        session.touch()
+        run = session.run(execution_id)
+        if run.finished is None and run.task is not None:
+            await asyncio.wait([run.task], timeout=patience)
+            run.detached = run.finished is None
+        return await self._runner.so_far(session, run)
+
+    async def so_far(
+        self, *, session_id: str, owner: str, conversation: str | None = None, execution_id: str | None = None
+    ) -> ExecutionResult:
+        """As `wait`, but at once and without detaching."""
+        session = self._table.find(session_id, owner, conversation)
+        return await self._runner.so_far(session, session.run(execution_id))
+
     async def interrupt(
         self, *, session_id: str, owner: str, conversation: str | None = None, execution_id: str | None = None
     ) -> bool:
@@ -197,6 +227,8 @@ class Executor:
         run = session.run(execution_id) if execution_id else session.running
         if run is None or run.finished is not None:
             return False
+        # it ends in a moment, so that code may queue behind it again
+        run.detached = False
         self._runner.stop(session, run)
         return True
 
@@ -238,6 +270,10 @@ class Executor:
                 yield data
         finally:
             self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="get", size=size))
+
+    async def file_info(self, session_id: str, path: str, *, owner: str, conversation: str | None = None) -> FileInfo:
+        """Size and time of one file, hidden ones included. Raises NoSuchFile or FileRefused."""
+        return await self._running_backend().file_info(self._find(session_id, owner, conversation).ref, path)
 
     async def list_files(self, session_id: str, *, owner: str, conversation: str | None = None) -> list[FileInfo]:
         """The files of a session's folder, sorted by path."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from executor.backend import Finished, SessionRef
 from executor.errors import Busy, NoSuchExecution, NoSuchSession
-from executor.results import ExecutionResult, HistoryEntry, Language, SessionInfo
+from executor.results import ExecutionResult, HistoryEntry, Language, Output, SessionInfo
 
 EndReason = Literal["closed", "expired", "evicted", "failed", "shutdown"]
 
@@ -45,6 +45,10 @@ class Run:
     timeout: float
     queued_at: float = field(default_factory=time.monotonic)
     started: asyncio.Event = field(default_factory=asyncio.Event)
+    started_at: float | None = None
+    displayed: list[Output] = field(default_factory=list)
+    detached: bool = False
+    """Whether its caller was told that it still runs, and went away: then nothing but an interrupt ends it early."""
     task: asyncio.Task[ExecutionResult] | None = None
     finished: Finished | None = None
 
@@ -89,7 +93,16 @@ class Session:
         )
 
     def add_run(self, run: Run) -> None:
-        """Remember an execution. Raises Busy where too many wait already."""
+        """Remember an execution. Raises Busy where too many wait already, and behind one that was detached: that may
+        take long, and whoever detached it knows how to wait for it."""
+        for other in self.runs.values():
+            if other.detached and other.finished is None:
+                seconds = time.monotonic() - (other.started_at or other.queued_at)
+                raise Busy(
+                    f"Other code still runs in this session, for {seconds:.0f} s now (execution_id {other.id}). "
+                    "Wait for it with get_execution_result, or stop it with interrupt_execution, then run this again; "
+                    "or run it in another session."
+                )
         if self.waiting >= MAX_QUEUED:
             raise Busy(f"{self.waiting} executions wait in this session already. Wait for them, or interrupt one.")
         self.runs[run.id] = run
@@ -99,8 +112,14 @@ class Session:
                 break
             del self.runs[oldest.id]
 
-    def run(self, execution_id: str) -> Run:
-        """The execution under that id. Raises NoSuchExecution."""
+    def run(self, execution_id: str | None) -> Run:
+        """The execution under that id, without one what runs, or else ran last. Raises NoSuchExecution."""
+        if execution_id is None:
+            if self.running is not None:
+                return self.running
+            if not self.runs:
+                raise NoSuchExecution("Nothing was run in this session yet.")
+            return next(reversed(self.runs.values()))
         if run := self.runs.get(execution_id):
             return run
         raise NoSuchExecution(f"This session knows no execution {execution_id!r}, or no longer.")

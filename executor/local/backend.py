@@ -9,7 +9,7 @@ import shutil
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from functools import partial
 
-from executor.backend import ExecutionEvent, SessionRef, SessionSpec, SessionStats
+from executor.backend import ExecutionEvent, Printed, SessionRef, SessionSpec, SessionStats
 from executor.errors import BackendFailed, FileRefused
 from executor.events import Event, Fault
 from executor.local import wire
@@ -96,6 +96,11 @@ class LocalBackend:
         """Ask for a stop."""
         self._connection(ref).interrupt(execution_id)
 
+    async def printed(self, ref: SessionRef, execution_id: str) -> Printed:
+        """Ask the leader."""
+        _, (reply, _) = await self._connection(ref).request("printed", deadline=REQUEST_DEADLINE, id=execution_id)
+        return Printed(stdout=str(reply.get("stdout", "")), stderr=str(reply.get("stderr", "")))
+
     async def put_file(self, ref: SessionRef, path: str, chunks: AsyncIterable[bytes]) -> FileInfo:
         """Stream a file in, one acknowledged chunk after the other."""
         connection = self._connection(ref)
@@ -135,6 +140,11 @@ class LocalBackend:
                 yield data
         finally:
             await self._release(connection, handle)
+
+    async def file_info(self, ref: SessionRef, path: str) -> FileInfo:
+        """Ask the leader."""
+        _, (reply, _) = await self._connection(ref).request("info", deadline=REQUEST_DEADLINE, path=path)
+        return file_from(reply.get("file"))
 
     async def list_files(self, ref: SessionRef) -> list[FileInfo]:
         """Ask the leader."""

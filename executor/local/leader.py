@@ -137,6 +137,8 @@ class Leader:
                 self._over("memory")
             case "stats":
                 self._answer(frame["request"], self._stats)
+            case "printed":
+                self._answer(frame["request"], lambda: self._printed(frame["id"]))
             case "read":
                 self._line.write(wire.encode_chunk(frame["request"], self._transfers.read(frame)))
                 self._answer(frame["request"], dict)
@@ -155,6 +157,12 @@ class Leader:
     def _stats(self) -> dict[str, Any]:
         size, count = self._workspace.usage()
         return {**self._guard.stats(), "folder_bytes": size, "folder_files": count}
+
+    def _printed(self, execution_id: str) -> dict[str, Any]:
+        cell = self._cell
+        if cell is None or cell.id != execution_id:
+            return {"stdout": "", "stderr": ""}
+        return {"stdout": cell.stdout.so_far(), "stderr": cell.stderr.so_far()}
 
     # A cell: from its start to its report
 

@@ -56,11 +56,15 @@ class Stream:
 
     def finish(self) -> str:
         """The text of the whole stream within the cap, with a line in the middle that says what was cut."""
-        if not self.truncated:
-            return self._text + self._decoder.decode(b"", final=True)
         if self._log_fd is not None:
             os.close(self._log_fd)
             self._log_fd = None
+        return self.so_far() + ("" if self.truncated else self._decoder.decode(b"", final=True))
+
+    def so_far(self) -> str:
+        """The same for what came up to now."""
+        if not self.truncated:
+            return self._text
         where = self._log_failed or (
             f"all of it is in {self._log}"
             if self._logged >= self.total

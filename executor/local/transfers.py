@@ -28,6 +28,8 @@ class Transfers:
         match message["op"]:
             case "list":
                 return {"files": [file_json(info) for info in self._workspace.list_files()]}
+            case "info":
+                return {"file": file_json(self._workspace.info(message["path"]))}
             case "delete":
                 self._workspace.delete(message["path"])
                 return {}
