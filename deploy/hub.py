@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx2
@@ -20,28 +18,12 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import GitCommitInfo, RepoFile
-from huggingface_hub.utils._http import hf_request_event_hook
 
 from deploy.errors import DeployError, explain
+from deploy.retries import Pace, lost, may_retry, pause_before
 from deploy.tokens import Account, account
 
 T = TypeVar("T")
-
-RETRIED = {408, 425, 429, 500, 502, 503, 504}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How patient we are; all in seconds. `sleep` is what waits, so that tests can wind the clock on."""
-
-    tries: int = 4
-    first_pause: float = 1.0
-    longest_pause: float = 12.0
-    request_timeout: float = 60.0
-    poll: float = 3.0
-    start_timeout: float = 1800.0
-    settle: float = 30.0
-    sleep: Callable[[float], None] = time.sleep
 
 
 class Hub:
@@ -57,7 +39,6 @@ class Hub:
         def client() -> httpx2.Client:
             # huggingface_hub's own client waits for ever
             return httpx2.Client(
-                event_hooks={"request": [hf_request_event_hook]},
                 follow_redirects=True,
                 timeout=httpx2.Timeout(self.pace.request_timeout, connect=min(15.0, self.pace.request_timeout)),
             )
@@ -98,11 +79,11 @@ class Hub:
                 return
             except Exception as error:
                 # the answer may be lost and the Space there: look before creating again
-                if _lost(error) and self.info(space) is not None:
+                if lost(error) and self.info(space) is not None:
                     return
-                if not _may_retry(error) or attempt + 1 == self.pace.tries:
+                if not may_retry(error) or attempt + 1 == self.pace.tries:
                     raise self._explained(error, doing, space) from error
-                self._pause(attempt, error)
+                self.pace.sleep(pause_before(attempt, error, self.pace))
 
     def head(self, space: str) -> str:
         """The id of the newest commit, empty where the Space is gone."""
@@ -213,11 +194,11 @@ class Hub:
                 )
                 return str(done.oid)
             except Exception as error:
-                if _lost(error) and self._arrived(space, wanted):
+                if lost(error) and self._arrived(space, wanted):
                     return self.head(space)
-                if not _may_retry(error) or attempt + 1 == self.pace.tries:
+                if not may_retry(error) or attempt + 1 == self.pace.tries:
                     raise self._explained(error, doing, space) from error
-                self._pause(attempt, error)
+                self.pace.sleep(pause_before(attempt, error, self.pace))
         raise AssertionError("unreachable")
 
     def logs(self, space: str, *, build: bool, follow: bool = False) -> Iterator[str]:
@@ -291,16 +272,9 @@ class Hub:
                 return act()
             except Exception as error:
                 attempt += 1
-                if attempt >= self.pace.tries or not _may_retry(error):
+                if attempt >= self.pace.tries or not may_retry(error):
                     raise self._explained(error, doing, space) from error
-                self._pause(attempt - 1, error)
-
-    def _pause(self, attempt: int, error: Exception) -> None:
-        pause = min(self.pace.first_pause * 2**attempt, self.pace.longest_pause)
-        if isinstance(error, HfHubHTTPError):
-            with suppress(ValueError):
-                pause = min(float(error.response.headers.get("retry-after", pause)), 120.0)
-        self.pace.sleep(pause)
+                self.pace.sleep(pause_before(attempt - 1, error, self.pace))
 
     def _explained(self, error: Exception, doing: str, space: str) -> DeployError:
         told = explain(error, doing=doing, space=space, hardware=self._hardware)
@@ -310,16 +284,3 @@ class Hub:
 def _status_error(error: RepositoryNotFoundError) -> HfHubHTTPError:
     """The same as a plain status error: huggingface_hub reads 401 on a Space as a missing one."""
     return HfHubHTTPError(str(error), response=error.response, server_message=error.server_message)
-
-
-def _lost(error: Exception) -> bool:
-    """Whether the request may have been carried out although we got no good answer."""
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500
-    return isinstance(error, (httpx2.HTTPError, ValueError))
-
-
-def _may_retry(error: Exception) -> bool:
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in RETRIED
-    return isinstance(error, (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError))

@@ -84,6 +84,9 @@ def resolve(requirements: str, *, sdk: str, python_version: str, zero_gpu: bool)
             foreign += ["--platform", tag]
         note = f"resolved for Python {wanted} on Linux from Python {here} on {platform.system()}"
     with tempfile.TemporaryDirectory(prefix="deploy-resolve-") as folder:
+        if foreign:
+            # pip takes a foreign Python only together with a folder, which stays empty
+            foreign += ["--target", str(Path(folder, "nothing"))]
         wishes, report = Path(folder, "requirements.txt"), Path(folder, "report.json")
         wishes.write_text(requirements)
         command = [

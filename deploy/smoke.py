@@ -9,18 +9,18 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from statistics import median
 from typing import Any
 
+import httpx
 from mcp import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.types import CallToolResult, CancelledNotification, CancelledNotificationParams, ClientNotification
 
+from deploy.checks import Check, Report
 from deploy.probe import Access, anonymous_status, healthz
 from space.librechat import PATHS, Transport
 
@@ -38,33 +38,6 @@ TOOLS = {
 CALL_TIMEOUT = 60.0
 """Seconds that one call may take."""
 LATENCY_CALLS = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing tried: whether it worked, what was seen, and the seconds that it took."""
-
-    name: str
-    ok: bool
-    detail: str = ""
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        seen = f": {self.detail}" if self.detail else ""
-        return f"{'ok  ' if self.ok else 'FAIL'} {self.name} ({self.seconds:.2f} s){seen}"
-
-
-@dataclass(slots=True)
-class Report:
-    """The checks in their order; `level` is how well the sandbox holds, as the Space itself says."""
-
-    checks: list[Check] = field(default_factory=list)
-    level: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything worked."""
-        return all(check.ok for check in self.checks)
 
 
 class Wrong(Exception):
@@ -268,7 +241,7 @@ class Smoke:
                 yield session
         else:
             async with (
-                create_mcp_http_client(headers=headers) as client,
+                httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(30, read=300)) as client,
                 streamable_http_client(url, http_client=client) as (read, write, _),
                 ClientSession(read, write, timedelta(seconds=CALL_TIMEOUT)) as session,
             ):

@@ -12,9 +12,10 @@ import pytest
 from deploy.apply import Applied, apply
 from deploy.bundle import PACKAGES, PROJECT, Bundle, collect
 from deploy.config import Target
-from deploy.hub import Hub, Pace
+from deploy.hub import Hub
 from deploy.plan import Plan
 from deploy.requirements import sdk_version
+from deploy.retries import Pace
 from tests.deploy.environment import space_environment
 from tests.hub import LocalHub
 

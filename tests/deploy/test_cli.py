@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.arguments import parser
 from deploy.bundle import PROJECT
-from deploy.cli import main, parser
+from deploy.cli import main
 from deploy.errors import Exit
 from tests.deploy.conftest import FAST, READ, SECRETS, WRITE
 from tests.hub import Fault, LocalHub, Slow, Status

@@ -8,7 +8,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from deploy.bundle import PROJECT
-from deploy.cli import COMMANDS
+from deploy.commands import COMMANDS
 from deploy.errors import Exit
 from deploy.hardware import PRICES
 from deploy.requirements import direct
@@ -50,7 +50,7 @@ def test_the_workflow_calls_commands_and_options_that_exist() -> None:
     workflow = (PROJECT / ".github" / "workflows" / "deploy.yml").read_text()
     called = re.findall(r"-m deploy (\w+)((?: --[\w-]+)*)", workflow)
     assert called
-    from deploy.cli import parser
+    from deploy.arguments import parser
 
     for command, options in called:
         parser().parse_args([command, *options.split()])

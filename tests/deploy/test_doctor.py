@@ -7,10 +7,10 @@ from collections import deque
 import pytest
 
 from deploy import doctor
+from deploy.checks import Check, Report
 from deploy.doctor import Finding, examine
 from deploy.errors import Exit
 from deploy.probe import Access
-from deploy.smoke import Check, Report
 from tests.deploy.conftest import READ, Deployer
 from tests.hub.space import Commit
 

@@ -10,7 +10,8 @@ import pytest
 from deploy.apply import apply
 from deploy.bundle import Bundle, collect
 from deploy.errors import DeployError
-from deploy.hub import Hub, Pace
+from deploy.hub import Hub
+from deploy.retries import Pace
 from tests.deploy.conftest import FAST, SECRETS, WRITE, a_target
 from tests.deploy.invariants import nothing_leaked
 from tests.hub import Cut, Fault, LocalHub, Slow, Status

@@ -44,3 +44,11 @@ def test_a_set_that_the_builder_could_not_install_is_refused_with_pips_reason() 
     with pytest.raises(DeployError, match=r"could not install this set.*mcp.*nothing was uploaded") as stop:
         resolve("mcp>=2\n", sdk="6.31.0", python_version="3.11", zero_gpu=False)
     assert stop.value.code == Exit.BUILD
+
+
+@pytest.mark.timeout(600)
+def test_a_set_is_resolved_for_another_python_than_this_one() -> None:
+    found = resolve("structlog>=25,<27\n", sdk="6.31.0", python_version="3.12.12", zero_gpu=False)
+    assert found.packages["gradio"] == "6.31.0"
+    assert "structlog" in found.packages
+    assert "for Python 3.12" in found.note

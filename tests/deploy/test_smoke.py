@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from deploy.checks import Report
 from deploy.probe import Access
-from deploy.smoke import Report, Smoke
+from deploy.smoke import Smoke
 from tests.e2e.running import RunningSpace
 
 
