@@ -16,6 +16,7 @@ from executor.local import wire
 from executor.local.budget import Budget
 from executor.local.connection import Connection
 from executor.local.launcher import Launched, Launcher
+from executor.local.paths import SESSIONS
 from executor.local.report import file_from
 from executor.results import FileInfo, Language
 from executor.sandbox.report import SandboxReport
@@ -32,7 +33,7 @@ class LocalBackend:
         self._settings = settings
         self._state = settings.state_path()
         self._temporary = not settings.state_dir
-        self._sessions = self._state / "sessions"
+        self._sessions = self._state / SESSIONS
         self._prepare_state()
         self._launcher = Launcher(settings, self._state, self._sessions)
         self._publish: Callable[[Event], None] = lambda _: None
@@ -183,7 +184,7 @@ class LocalBackend:
             async with asyncio.timeout(CLOSE_DEADLINE):
                 await asyncio.shield(connection.lost)
         except TimeoutError:
-            self._launcher.kill(launched.token)
+            self._launcher.kill(launched.number)
             self._publish(Fault(where="close", detail=f"a session did not close within {CLOSE_DEADLINE:g} s"))
         finally:
             connection.hang_up()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ class Cell:
     outputs_dropped: int = 0
     notices: list[str] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
+    variables: Sequence[Mapping[str, Any]] = ()
     unshown: list[tuple[str, str]] = field(default_factory=list)
     stop: StopReason | None = None
     hard_at: float | None = None
@@ -100,4 +101,5 @@ class Cell:
             ],
             "truncated": truncated,
             "notices": self.notices,
+            "variables": list(self.variables),
         }

@@ -60,6 +60,11 @@ class Guard:
         return self._confinement.folder
 
     @property
+    def proc(self) -> int:
+        """A handle on the /proc in which we are."""
+        return self._tree.proc
+
+    @property
     def init(self) -> int | None:
         """The process that must not end while the session lives; None where there is none."""
         return self._confinement.init

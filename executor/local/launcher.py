@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import secrets
 import socket
 import subprocess
@@ -13,18 +14,23 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from executor.errors import BackendFailed
 from executor.events import BackendStarted, Event, Fault
 from executor.local.connection import Connection, connect
+from executor.local.removal import remove_tree
 from executor.sandbox.report import SandboxReport
 from executor.settings import SECRET, Settings
 
 START_DEADLINE = 60.0
 CREATE_DEADLINE = 20.0
-STOP_DEADLINE = 10.0
+STOP_DEADLINE = 15.0
+
+REMOVAL_PAUSES = (0.05, 0.2, 1.0, 5.0)
+"""Seconds between tries to delete a folder: processes of a killed session may still be dying in it."""
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -80,10 +86,11 @@ class ZygoteProcess:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A session that was forked and is ready; `token` names it to the zygote and is the name of its folder."""
+    """A session that was forked and is ready; `number` names it to the zygote."""
 
     connection: Connection
-    token: str
+    number: int
+    folder: Path
 
 
 class Launcher:
@@ -98,6 +105,8 @@ class Launcher:
         self._publish: Callable[[Event], None] = lambda _: None
         self._ready: asyncio.Future[SandboxReport] | None = None
         self._spares: list[Launched] = []
+        self._numbers = count(1)
+        self._removals: set[asyncio.Task[None]] = set()
         self._refill: asyncio.Task[None] | None = None
         self._restarting = asyncio.Lock()
         self._closed = False
@@ -118,6 +127,8 @@ class Launcher:
             await asyncio.gather(self._refill, return_exceptions=True)
         for spare in self._spares:
             spare.connection.hang_up()
+        if self._removals:
+            await asyncio.wait(tuple(self._removals), timeout=STOP_DEADLINE)
         with contextlib.suppress(RuntimeError, ValueError):
             asyncio.get_running_loop().remove_reader(self._zygote.control)
         await asyncio.to_thread(self._zygote.stop)
@@ -133,10 +144,10 @@ class Launcher:
         finally:
             self._keep_spares()
 
-    def kill(self, token: str) -> None:
+    def kill(self, number: int) -> None:
         """Have the zygote kill a leader that does not answer."""
         with contextlib.suppress(OSError):
-            self._zygote.send({"op": "kill", "token": token})
+            self._zygote.send({"op": "kill", "number": number})
 
     def _keep_spares(self) -> None:
         if not self._closed and self._settings.spare_sessions and (self._refill is None or self._refill.done()):
@@ -154,27 +165,51 @@ class Launcher:
     async def _fork(self) -> Launched:
         await self._need_zygote()
         ours, theirs = socket.socketpair()
+        number = next(self._numbers)
         # unguessable, so that a neighbour of the same uid cannot even ask for its metadata
-        token = secrets.token_urlsafe(24)
-        with theirs:
-            try:
-                message = {"op": "create", "token": token, "folder": str(self._sessions / token)}
-                self._zygote.send(message, (theirs.fileno(),))
-            except OSError as error:
-                ours.close()
-                raise BackendFailed(f"No session could be made: {error.strerror or error}. Try again.") from None
+        folder = self._sessions / secrets.token_urlsafe(24)
+        handle = -1
+        try:
+            folder.mkdir(mode=0o700)
+            # the zygote gets a handle and not the name: its memory is every guest's
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._zygote.send({"op": "create", "number": number}, (theirs.fileno(), handle))
+        except OSError as error:
+            ours.close()
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            raise BackendFailed(f"No session could be made: {error.strerror or error}. Try again.") from None
+        finally:
+            theirs.close()
+            if handle >= 0:
+                os.close(handle)
         connection = await connect(ours)
+        connection.lost.add_done_callback(lambda _: self._remove(folder))
         try:
             async with asyncio.timeout(CREATE_DEADLINE):
                 await asyncio.shield(connection.ready)
         except TimeoutError:
             connection.hang_up()
-            self.kill(token)
+            self.kill(number)
             raise BackendFailed(f"A new session was not ready within {CREATE_DEADLINE:g} s. Try again.") from None
         except BaseException:
             connection.hang_up()
             raise
-        return Launched(connection, token)
+        return Launched(connection, number, folder)
+
+    def _remove(self, folder: Path) -> None:
+        task = asyncio.create_task(self._remove_soon(folder), name="folder-removal")
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+
+    async def _remove_soon(self, folder: Path) -> None:
+        """A leader empties its folder before it ends; one that was killed leaves that, and maybe processes, to us."""
+        for pause in REMOVAL_PAUSES:
+            await asyncio.to_thread(remove_tree, str(folder))
+            if not await asyncio.to_thread(folder.exists):
+                return
+            await asyncio.sleep(pause)
+        self._publish(Fault(where="removal", detail="a session's folder could not be deleted"))
 
     # The zygote
 

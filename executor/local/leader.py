@@ -352,6 +352,7 @@ class Leader:
 
     def _end_cell(self, cell: Cell, done: channel.Done) -> None:
         cell.notices.extend(done["notices"])
+        cell.variables = done["variables"]
         if cell.stop:
             self._conclude_stop(cell, done["error"], kept=True)
         else:
@@ -390,18 +391,24 @@ class Leader:
 def lead(
     server: socket.socket,
     *,
-    folder: str,
+    folder: int,
     uid: int | None,
     settings: Settings,
     programs: Callable[[Path], dict[Language, Program]],
     sandbox: Sandbox,
 ) -> NoReturn:
-    """Be the leader of a session, in a process just forked from the zygote. `folder` exists and is `uid`'s."""
+    """Be the leader of a session, in a process just forked from the zygote. `folder` is a handle on what is `uid`'s."""
     # nothing here makes cycles worth a collection, and a collection would touch, so copy, shared pages
     gc.disable()
     try:
-        guard = Guard(sandbox, folder, uid=uid)
-        workspace = Workspace(guard.folder, max_bytes=settings.session_disk_mb << 20, max_files=settings.session_files)
+        guard = Guard(sandbox, os.readlink(f"/proc/self/fd/{folder}"), uid=uid)
+        os.close(folder)
+        workspace = Workspace(
+            guard.folder,
+            max_bytes=settings.session_disk_mb << 20,
+            max_files=settings.session_files,
+            proc=guard.proc,
+        )
         Leader(
             server,
             workspace=workspace,

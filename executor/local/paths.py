@@ -1,4 +1,4 @@
-"""Paths within a workspace: which ones there may be, how they are shown, and what a failed one means."""
+"""Paths: where sessions are, which paths there may be within one, how they are shown, and what a failed one means."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from executor.errors import FileRefused, InvalidRequest, NoSuchFile
 
 PRIVATE = (".tmp", ".packages")
 """Folders of ours at the top of every workspace: temporary files, installed packages."""
+
+SESSIONS = "sessions"
+"""Folder of all sessions' folders, in the state folder."""
 
 MAX_NAME = 255
 MAX_PATH = 1024

@@ -14,6 +14,7 @@ from executor.results import (
     Language,
     Output,
     Picture,
+    Variable,
     Violation,
 )
 
@@ -70,6 +71,7 @@ def _result(data: dict[str, Any], session_id: str, execution_id: str, language: 
         violations=tuple(_violation(violation) for violation in _typed(data, "violations", list)),
         truncated=_typed(data, "truncated", bool),
         notices=_texts(data, "notices"),
+        variables=tuple(_variable(variable) for variable in _typed(data, "variables", list)),
     )
 
 
@@ -107,6 +109,18 @@ def _error(data: Any) -> ErrorInfo:
         _typed(data, "message", str),
         None if line is None else _number(data, "line", int),
         _typed(data, "traceback", str),
+        _typed(data, "hint", str),
+    )
+
+
+def _variable(data: Any) -> Variable:
+    if not isinstance(data, dict):
+        raise FrameError("a variable is no object")
+    return Variable(
+        _typed(data, "name", str),
+        _typed(data, "type", str),
+        _typed(data, "summary", str),
+        _one_of(data, "change", ("new", "changed")),
     )
 
 

@@ -42,11 +42,14 @@ class Upload:
 class Workspace:
     """The folder at `root` (made if need be), which holds at most `max_bytes` and `max_files`.
 
+    `proc` is a handle on a /proc in which we are, for a process whose own /proc is another's.
+
     Everything here may block on the disk: it belongs into a session's own process, not on the server's event loop.
     """
 
-    def __init__(self, root: str, *, max_bytes: int, max_files: int) -> None:
+    def __init__(self, root: str, *, max_bytes: int, max_files: int, proc: int | None = None) -> None:
         self.root = root
+        self._proc = proc
         self.max_bytes = max_bytes
         self.max_files = max_files
         for name in ("", *PRIVATE, ".packages/python", ".packages/node", ".packages/node/node_modules"):
@@ -220,7 +223,7 @@ class Workspace:
                 if stat.S_ISDIR(info.st_mode):
                     trash = f".tmp/trash-{secrets.token_hex(8)}"
                     os.rename(name, trash, src_dir_fd=folder, dst_dir_fd=self._root)
-                    remove_tree(trash, parent=self._root)
+                    remove_tree(trash, parent=self._root, proc=self._proc)
                 else:
                     os.unlink(name, dir_fd=folder)
             except OSError as error:
@@ -229,7 +232,7 @@ class Workspace:
     def remove(self) -> None:
         """Delete the whole folder."""
         os.close(self._root)
-        remove_tree(self.root)
+        remove_tree(self.root, proc=self._proc)
 
     # Walking
 

@@ -23,6 +23,7 @@ from executor.languages.bash import Bash
 from executor.languages.javascript import JavaScript
 from executor.local.guard import kill_orphans
 from executor.local.leader import lead
+from executor.local.paths import SESSIONS
 from executor.local.removal import remove_tree
 from executor.local.worker import Program, base_environment
 from executor.results import Language
@@ -36,6 +37,9 @@ MAX_REQUEST = 1 << 16
 
 LANGUAGES = Path(python_language.__file__).parent
 """The programs that node and bash start with must be readable inside."""
+
+LEADERS_END = 10.0
+"""Seconds in which leaders must have ended once the server is gone."""
 
 FIRST_UID = 200_000
 """Uids from here on are given to sessions, one each, where the zygote may change its user."""
@@ -67,14 +71,19 @@ def _tell(control: socket.socket, message: dict[str, Any]) -> None:
 
 
 class _Zygote:
+    """Knows its leaders by number alone: every worker inherits this memory, and a session's folder is a secret.
+
+    So a folder comes as a handle, and its name is never in here.
+    """
+
     def __init__(self, control: socket.socket, settings: Settings, sandbox: Sandbox, *, temporary: bool) -> None:
         self._control = control
         self._settings = settings
         self._sandbox = sandbox
         self._uids = count(FIRST_UID)
         self._temporary = temporary
-        self._leaders: dict[int, tuple[str, str]] = {}  # pid to (token, folder)
-        self._pids: dict[str, int] = {}
+        self._numbers: dict[int, int] = {}  # pid of a leader to its number
+        self._pids: dict[int, int] = {}
 
     def run(self) -> NoReturn:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -90,17 +99,11 @@ class _Zygote:
                         os.read(reader, 4096)
                     self._reap()
                 elif not self._serve():
-                    # the server is gone: leaders notice by themselves, each on its own socket
-                    self._wait_for_leaders()
-                    if self._sandbox.view is not None:
-                        self._sandbox.view.close()
-                    if self._temporary:
-                        remove_tree(self._settings.state_dir)
-                    os._exit(0)
+                    self._end()
 
     def _serve(self) -> bool:
-        # room for exactly one descriptor: the leader's end of its connection to the server
-        data, ancillary, _, _ = self._control.recvmsg(MAX_REQUEST, socket.CMSG_SPACE(4))
+        # room for exactly two descriptors: the leader's end of its line to the server, and the session's folder
+        data, ancillary, _, _ = self._control.recvmsg(MAX_REQUEST, socket.CMSG_SPACE(8))
         if not data:
             return False
         fds = array.array("i")
@@ -108,23 +111,21 @@ class _Zygote:
             fds.frombytes(payload)
         message = json.loads(data)
         if message["op"] == "create":
-            self._create(message["token"], message["folder"], socket.socket(fileno=fds[0]))
-        elif message["op"] == "kill" and (pid := self._pids.get(message["token"])):
+            self._create(message["number"], socket.socket(fileno=fds[0]), fds[1])
+        elif message["op"] == "kill" and (pid := self._pids.get(message["number"])):
             os.kill(pid, signal.SIGKILL)
         return True
 
-    def _create(self, token: str, folder: str, server: socket.socket) -> None:
+    def _create(self, number: int, server: socket.socket, folder: int) -> None:
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
-            server.close()
             _tell(self._control, {"event": "fault", "detail": f"the zygote has {threads} threads and cannot fork"})
             os._exit(72)
-        os.mkdir(folder, 0o700)
         uid = None
         if self._sandbox.own_user:
             # never one that was in use before: nothing that an earlier session left can be its
             uid = next(self._uids)
-            os.chown(folder, uid, uid)
+            os.fchown(folder, uid, uid)
         pid = os.fork()
         if pid == 0:
             self._control.close()
@@ -140,8 +141,9 @@ class _Zygote:
                 sandbox=self._sandbox,
             )
         server.close()
-        self._leaders[pid] = token, folder
-        self._pids[token] = pid
+        os.close(folder)
+        self._numbers[pid] = number
+        self._pids[number] = pid
 
     def _reap(self) -> None:
         while True:
@@ -151,37 +153,23 @@ class _Zygote:
                 return
             if pid == 0:
                 return
-            if known := self._leaders.pop(pid, None):
-                token, folder = known
-                self._pids.pop(token, None)
+            if (number := self._numbers.pop(pid, None)) is not None:
+                self._pids.pop(number, None)
                 if status:
                     # its workers die with it; what they had started has become ours
-                    kill_orphans(set(self._leaders))
-                self._remove(folder)
+                    kill_orphans(set(self._numbers))
 
-    def _remove(self, folder: str) -> None:
-        """A leader empties its folder, but where it has a view of its own it cannot remove it."""
-        try:
-            os.rmdir(folder)
-        except FileNotFoundError:
-            return
-        except OSError:
-            # aside, as it may take long
-            if os.fork() == 0:
-                with contextlib.suppress(BaseException):
-                    self._control.close()
-                    remove_tree(folder)
-                os._exit(0)
-
-    def _wait_for_leaders(self) -> None:
-        until = time.monotonic() + 10
-        while self._leaders and time.monotonic() < until:
+    def _end(self) -> NoReturn:
+        """The server is gone. Leaders notice by themselves, each on its own line; then nothing may be left."""
+        until = time.monotonic() + LEADERS_END
+        while self._numbers and time.monotonic() < until:
             self._reap()
             time.sleep(0.01)
-        for pid in self._leaders:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
         kill_orphans(set())
+        if self._sandbox.view is not None:
+            self._sandbox.view.close()
+        remove_tree(self._settings.state_dir if self._temporary else f"{self._settings.state_dir}/{SESSIONS}")
+        os._exit(0)
 
 
 def _programs(folder: Path, settings: Settings) -> dict[Language, Program]:
@@ -189,7 +177,7 @@ def _programs(folder: Path, settings: Settings) -> dict[Language, Program]:
     memory = settings.session_memory_mb
     return {
         "python": Program(
-            python_language.Python,
+            lambda: python_language.Python(variables=settings.show_variables),
             environment,
             run=lambda control, path: python_language.main(control, folder=path),
         ),
