@@ -1,6 +1,7 @@
 """Whose a session is, how it ends, and what its owner learns of that."""
 
 import asyncio
+import hashlib
 import os
 
 import psutil
@@ -152,6 +153,41 @@ async def test_a_session_whose_leader_is_killed_is_reported_and_leaves_nothing(m
         async with asyncio.timeout(10):
             while len(os.listdir(os.path.join(settings.state_dir, "sessions"))) > 1:
                 await asyncio.sleep(0.05)
+
+
+SEARCH = """
+import hashlib, re
+found = set()
+with open('/proc/self/maps') as maps, open('/proc/self/mem', 'rb', 0) as memory:
+    for line in maps:
+        span, mode, *_ = line.split()
+        if 'r' not in mode or line.rstrip().endswith(('[vvar]', '[vsyscall]')):
+            continue
+        start, end = (int(part, 16) for part in span.split('-'))
+        try:
+            memory.seek(start)
+            data = memory.read(end - start)
+        except (OSError, OverflowError):
+            continue
+        found |= {hashlib.sha256(name).hexdigest() for name in re.findall(rb'[A-Za-z0-9_-]{32,}', data)}
+print(*(sorted(found & WANTED)))
+"""
+
+
+async def test_no_guest_finds_the_name_of_anothers_folder_in_its_own_memory(make_settings):
+    settings = make_settings(spare_sessions=0)
+    async with Executor(settings) as executor:
+        for owner in ("a", "b"):
+            await executor.create_session(owner=owner)
+        names = os.listdir(os.path.join(settings.state_dir, "sessions"))
+        last = await executor.create_session(owner="c")
+        hashes = {hashlib.sha256(name.encode()).hexdigest() for name in names}
+        # the search finds what is there: a control that it can find anything at all
+        control = hashlib.sha256(b"control" * 5).hexdigest()
+        code = f"here = ('control' * 5).encode()\nWANTED = {hashes | {control}!r}\n{SEARCH}"
+        result = await run(executor, code, owner="c", session_id=last.id, timeout=60)
+        assert len(names) == 2
+        assert result.stdout.split() == [control], result
 
 
 async def test_an_unknown_execution_is_an_error_and_interrupting_nothing_is_not(executor):
