@@ -1,4 +1,8 @@
-"""The environment that the builder of a Space makes: an empty one, and the platform's own single pip call."""
+"""The environment that the builder of a Space makes: an empty one, and the platform's own single pip call.
+
+`python -m tests.deploy.environment FOLDER` makes one with the test tools added, none of the builder's versions changed,
+and prints its Python, so that the whole suite can run on exactly what a Space has.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
-from deploy.requirements import platform_packages
+from deploy.bundle import PROJECT, collect
+from deploy.config import Target
+from deploy.requirements import platform_packages, sdk_version
 
 SPACE_UID = 1000
 SLOW = 900
@@ -51,3 +58,24 @@ def as_space_user(command: list[str], folder: Path) -> list[str]:
     for path in (folder, *folder.rglob("*")):
         os.chown(path, SPACE_UID, SPACE_UID)
     return ["setpriv", "--reuid", str(SPACE_UID), "--regid", str(SPACE_UID), "--clear-groups", *command]
+
+
+def with_test_tools(cache: Path) -> Path:
+    """The `python` of such an environment, with the project's development extras under the builder's versions."""
+    target = Target()
+    pyproject = PROJECT / "pyproject.toml"
+    requirements = collect(target).files["requirements.txt"].decode()
+    python = space_environment(cache, requirements, sdk=sdk_version(pyproject), version=target.python_version)
+    tools = tomllib.loads(pyproject.read_text())["project"]["optional-dependencies"]["dev"]
+    freeze = subprocess.run(
+        [python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+    constraints = python.parents[1] / "constraints.txt"
+    if not constraints.exists():
+        constraints.write_text(freeze)
+    subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, *tools], check=True, timeout=SLOW)
+    return python
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{with_test_tools(Path(sys.argv[1]).absolute())}\n")
