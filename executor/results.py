@@ -52,12 +52,26 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """An error that the guest's code raised: `line` counts from 1 within the cell, `traceback` is short."""
+    """An error that the guest's code raised: `line` counts from 1 within the cell, `traceback` is short.
+
+    `hint` is a sentence on what to do next, where the cause is known.
+    """
 
     type: str
     message: str
     line: int | None = None
     traceback: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable that a cell made or changed: `summary` is `= 41`, `of 12`, `1000x3` or nothing."""
+
+    name: str
+    type: str
+    summary: str
+    change: Literal["new", "changed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,7 @@ class ExecutionResult:
     violations: tuple[Violation, ...] = ()
     truncated: bool = False
     notices: tuple[str, ...] = ()
+    variables: tuple[Variable, ...] = ()
 
     @property
     def success(self) -> bool:
@@ -116,6 +131,7 @@ class ExecutionResult:
         values["error"] = ErrorInfo(**data["error"]) if data.get("error") else None
         values["violations"] = tuple(Violation(**v) for v in data.get("violations", ()))
         values["notices"] = tuple(data.get("notices", ()))
+        values["variables"] = tuple(Variable(**v) for v in data.get("variables", ()))
         return cls(**values)
 
 

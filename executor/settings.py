@@ -46,6 +46,7 @@ class Settings:
     max_result_chars: int = setting(
         140_000, "characters of text and base64 in one answer to the model", low=2_000, high=4_000_000
     )
+    show_variables: bool = setting(True, "name the variables that a Python cell made or changed")
     max_outputs: int = setting(100, "displayed values kept of one execution", low=1, high=10_000)
 
     # Sessions

@@ -124,7 +124,13 @@ class Bash:
 
 
 def _done(execution_id: str, return_code: int, *, interrupted: bool = False) -> Done:
-    error: ErrorData = {"type": "Interrupted", "message": "The cell was stopped.", "line": None, "traceback": ""}
+    error: ErrorData = {
+        "type": "Interrupted",
+        "message": "The cell was stopped.",
+        "line": None,
+        "traceback": "",
+        "hint": "",
+    }
     return {
         "event": "done",
         "id": execution_id,
@@ -132,6 +138,7 @@ def _done(execution_id: str, return_code: int, *, interrupted: bool = False) -> 
         "error": error if interrupted else None,
         "return_code": return_code,
         "notices": [],
+        "variables": [],
     }
 
 

@@ -18,6 +18,9 @@ MAX_FRAME = 8 * 1024 * 1024
 """Largest frame in bytes, its length not counted."""
 
 MAX_NOTICES = 50
+MAX_VARIABLES = 50
+MAX_WORDS = 200
+"""Characters of each text that describes a variable."""
 MAX_ID = 200
 
 
@@ -26,12 +29,22 @@ class ProtocolError(Exception):
 
 
 class ErrorData(TypedDict):
-    """What the guest's code raised. `line` counts from 1 within the cell."""
+    """What the guest's code raised. `line` counts from 1 within the cell, `hint` says what to do next, if known."""
 
     type: str
     message: str
     line: int | None
     traceback: str
+    hint: str
+
+
+class VariableData(TypedDict):
+    """A variable that a cell made or changed; `summary` is its value if that is short, else its size."""
+
+    name: str
+    type: str
+    summary: str
+    change: Literal["new", "changed"]
 
 
 class PictureData(TypedDict):
@@ -70,6 +83,7 @@ class Done(TypedDict):
     error: ErrorData | None
     return_code: int
     notices: list[str]
+    variables: list[VariableData]
 
 
 Event = Ready | Display | Done
@@ -171,6 +185,7 @@ def check_event(message: dict[str, Any]) -> Event:
                 "error": _error(message.get("error")),
                 "return_code": _number(message, "return_code", low=-(2**31), high=2**31),
                 "notices": notices,
+                "variables": _variables(message.get("variables", [])),
             }
     raise ProtocolError("A frame names no known event.")
 
@@ -255,4 +270,23 @@ def _error(value: Any) -> ErrorData | None:
         "message": _typed(value, "message", str),
         "line": line,
         "traceback": _typed(value, "traceback", str),
+        "hint": _typed(value, "hint", str) if "hint" in value else "",
     }
+
+
+def _variables(value: Any) -> list[VariableData]:
+    if not isinstance(value, list) or len(value) > MAX_VARIABLES:
+        raise ProtocolError(f"Variables are not a list of at most {MAX_VARIABLES}.")
+    return [_variable(item) for item in value]
+
+
+def _variable(value: Any) -> VariableData:
+    if not isinstance(value, dict):
+        raise ProtocolError("A variable is not an object.")
+    change = value.get("change")
+    if change not in ("new", "changed"):
+        raise ProtocolError("A variable's change is unknown.")
+    name, kind, summary = (_typed(value, key, str) for key in ("name", "type", "summary"))
+    if max(len(name), len(kind), len(summary)) > MAX_WORDS:
+        raise ProtocolError("A variable is described at too great a length.")
+    return {"name": name, "type": kind, "summary": summary, "change": change}

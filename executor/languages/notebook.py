@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from executor.languages import figures
 from executor.languages.cells import Cells
-from executor.languages.channel import ErrorData
+from executor.languages.channel import ErrorData, VariableData
 from executor.languages.control import Control
 from executor.languages.displays import Displays
 from executor.languages.guest import (
@@ -29,6 +29,7 @@ from executor.languages.guest import (
 from executor.languages.pictures import Plots
 from executor.languages.shell import NotebookShell
 from executor.languages.traceback import cell_name
+from executor.languages.variables import Variables
 
 DEFAULT_PICTURE_CHARS = 110_000
 """Base64 characters that the pictures of one cell may take together."""
@@ -60,6 +61,8 @@ class Notebook:
         self._streams = Streams()
         self._cells = Cells(shell)
         self._displays = Displays(shell, control, Plots(folder))
+        self._variables = Variables(shell.user_ns, shell.user_ns_hidden)
+        self._tell_variables = True
         self._interrupt_waits = False
         shell.displays = self._displays
         shell.tracebacks.folder = folder
@@ -75,6 +78,7 @@ class Notebook:
         self._control.send({"event": "ready"})
         while True:
             message = self._control.receive()
+            self._tell_variables = bool(message.get("variables", True))
             self._execute(
                 str(message["id"]),
                 str(message["code"]),
@@ -133,11 +137,14 @@ class Notebook:
     def _finish(self, execution_id: str, number: int, failure: BaseException | None) -> None:
         displays = self._displays
         status, error = "ok", None
+        variables: list[VariableData] = []
         try:
             status, error = self._judge(failure, number)
             displays.finish()
             for sentence in (*settle_interpreter(), *self._streams.settle()):
                 displays.note(sentence)
+            if self._tell_variables:
+                variables = self._variables.changes()
         except BaseException as fault:
             displays.note(f"The end of the cell was disturbed: {type(fault).__name__}.")
         done = {
@@ -147,6 +154,7 @@ class Notebook:
             "error": error,
             "return_code": 0 if status == "ok" else 1,
             "notices": displays.notices[:50],
+            "variables": variables,
         }
         while True:
             try:

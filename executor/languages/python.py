@@ -35,8 +35,9 @@ class Python:
     CONTROL: tuple[int, ...] = (3,)
     interrupt_target: Literal["worker", "foreground"] | None = "worker"
 
-    def __init__(self, *, picture_chars: int = PICTURE_CHARS) -> None:
+    def __init__(self, *, picture_chars: int = PICTURE_CHARS, variables: bool = True) -> None:
         self._picture_chars = picture_chars
+        self._variables = variables
         self._decoder = Decoder()
 
     def command(self) -> list[str]:
@@ -51,7 +52,7 @@ class Python:
         """Bytes that start a cell. Raises InvalidRequest for code that is no text."""
         message = {"op": "execute", "id": execution_id, "code": code, "number": number}
         try:
-            return encode({**message, "picture_chars": self._picture_chars})
+            return encode({**message, "picture_chars": self._picture_chars, "variables": self._variables})
         except UnicodeEncodeError as error:
             raise InvalidRequest(
                 f"The code holds half a character (a lone surrogate), {error.reason}; send whole characters."

@@ -68,6 +68,7 @@ class Tracebacks:
                 "message": _message(error),
                 "line": line if isinstance(line, int) and line > 0 else None,
                 "traceback": _encodable(_cut(text, MAX_TRACEBACK)),
+                "hint": "",
             }
         except Exception as failure:
             # exceptions are guest objects, any attribute of theirs may raise
@@ -77,6 +78,7 @@ class Tracebacks:
                 "message": f"(the exception could not be described: {type(failure).__name__})",
                 "line": None,
                 "traceback": name,
+                "hint": "",
             }
 
     def place(self, file: str, line: int, function: str = "<module>") -> str:

@@ -17,9 +17,10 @@ DONE: dict[str, Any] = {
     "event": "done",
     "id": "e1",
     "status": "error",
-    "error": {"type": "T", "message": "m", "line": 3, "traceback": "t"},
+    "error": {"type": "T", "message": "m", "line": 3, "traceback": "t", "hint": "h"},
     "return_code": 1,
     "notices": ["A sentence."],
+    "variables": [{"name": "x", "type": "int", "summary": "= 1", "change": "new"}],
 }
 PICTURE = {"mime": "image/png", "data": "AAAA", "width": 1, "height": 2, "path": None, "alt": ""}
 DISPLAY: dict[str, Any] = {"event": "display", "id": "e1", "data": {"a/b": [1]}, "picture": PICTURE, "is_result": True}
@@ -58,6 +59,12 @@ def test_good_events_pass_unchanged() -> None:
         {"notices": "no"},
         {"notices": [1]},
         {"notices": ["n"] * 51},
+        {"variables": {}},
+        {"variables": [1]},
+        {"variables": [DONE["variables"][0]] * 51},
+        {"variables": [{**DONE["variables"][0], "name": "n" * 201}]},
+        {"variables": [{**DONE["variables"][0], "change": "gone"}]},
+        {"error": {**DONE["error"], "hint": 5}},
         {"error": []},
         {"error": {"type": "T"}},
         {"error": {**DONE["error"], "line": 0}},

@@ -20,10 +20,11 @@ RESULT = {
     "execution_time": 0.1,
     "outputs": [{"data": {"text/plain": "1"}, "picture": None, "is_result": True}],
     "files": [{"path": "a", "size": 1, "modified": 1.0, "change": "new"}],
-    "error": {"type": "E", "message": "m", "line": 1, "traceback": ""},
+    "error": {"type": "E", "message": "m", "line": 1, "traceback": "", "hint": ""},
     "violations": [{"rule": "r", "message": "m", "line": 1, "column": 1, "layer": "sandbox"}],
     "truncated": False,
     "notices": ["n"],
+    "variables": [{"name": "x", "type": "int", "summary": "= 1", "change": "new"}],
 }
 PICTURE = {"mime": "image/png", "data": "aGk=", "width": 1, "height": 1, "path": "p", "alt": ""}
 
