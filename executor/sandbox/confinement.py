@@ -174,7 +174,9 @@ class Confinement:
         identity.hide()
         if death_signal:
             prctl(PR_SET_PDEATHSIG, death_signal)  # taking another user has cleared it
-        self._writable = (self.folder, TEMPORARY, SHARED_MEMORY) if self.inside else (self.folder,)
+        self._writable: tuple[str, ...] = (self.folder,)
+        if sandbox.view is not None:
+            self._writable += (*((TEMPORARY,) if sandbox.view.temporary else ()), SHARED_MEMORY)
         self._make_ruleset()
         around = sandbox.surroundings(inside=self.inside)
         self.notifier = Notifier(
@@ -187,7 +189,7 @@ class Confinement:
         self.meter = Meter(
             self.tree,
             memory_limit=self.limits.memory,
-            folders=self._writable[:2],
+            folders=tuple(place for place in self._writable if place != SHARED_MEMORY),
             shared_memory=SHARED_MEMORY if self.inside else None,
         )
         self.folder_meter = FolderMeter((self.folder,), proc)

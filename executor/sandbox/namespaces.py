@@ -64,6 +64,8 @@ class View:
 
     def __init__(self, scratch: str) -> None:
         self.scratch = scratch
+        self.temporary = True
+        """Whether sessions have a private /tmp; not where interpreters lie in it."""
 
     def build(self, grants: Iterable[Grant], links: Iterable[tuple[str, str]]) -> None:
         """Enter a mount namespace and build the root from the granted paths, and from links of (path, target).
@@ -77,6 +79,8 @@ class View:
         _mount("none", "/", "", _REC | _PRIVATE)
         os.makedirs(self.scratch, 0o755, exist_ok=True)
         _mount("view", self.scratch, "tmpfs", _NOSUID | _NODEV, "mode=755,size=1m")
+        grants = list(grants)
+        self.temporary = not any(_below(grant.path, TEMPORARY) for grant in grants)
         done: list[str] = []
         for grant in sorted(grants, key=lambda grant: len(grant.path)):
             if grant.path.startswith("/dev/") or any(_below(grant.path, folder) for folder in done):
@@ -128,7 +132,7 @@ class View:
         name = b"session"
         buffer = ctypes.create_string_buffer(name)
         syscall(_SETHOSTNAME, ctypes.addressof(buffer), len(name))
-        for source, place in ((folder, FOLDER), (f"{folder}/.tmp", TEMPORARY)):
+        for source, place in ((folder, FOLDER), *([(f"{folder}/.tmp", TEMPORARY)] if self.temporary else [])):
             _mount(source, self.scratch + place, "", _BIND)
             _restrict(self.scratch + place, _NOSUID | _NODEV)
         _mount(

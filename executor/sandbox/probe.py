@@ -63,7 +63,9 @@ def _settle(sandbox: Sandbox, folder: str) -> dict[str, Any]:
     """Run the trial, with fewer and fewer layers until a worker gets in and works."""
     while True:
         found = _trial(sandbox, folder)
-        problem = found.get("failed")
+        if _problem(found):
+            found = _trial(sandbox, folder)  # a layer is not given up for a hiccup of a busy machine
+        problem = _problem(found)
         if problem is None:
             return found
         if sandbox.own_user:
@@ -80,6 +82,15 @@ def _settle(sandbox: Sandbox, folder: str) -> dict[str, Any]:
             sandbox.without(landlock=False)
         else:
             return found
+
+
+def _problem(found: dict[str, Any]) -> str | None:
+    """What kept a worker from working at all."""
+    if "failed" in found:
+        return str(found["failed"])
+    if found.get("interpreter") or found.get("run"):
+        return f"it cannot read the interpreter in {sys.base_prefix}, which is in a folder of another user"
+    return f"it cannot write into its folder ({found['own_file']})" if found.get("own_file") else None
 
 
 def _trial(sandbox: Sandbox, folder: str) -> dict[str, Any]:
@@ -190,8 +201,8 @@ def _attempt_all(leader: int, canary: str) -> dict[str, Any]:
             "clone3": _attempt(lambda: syscall(_CLONE3, 0, 0)),
         }
     # forks away from everyone; the leader must find it all the same
-    if os.fork() == 0:
-        if os.fork() == 0:
+    if _fork_patiently() == 0:
+        if _fork_patiently() == 0:
             os.setsid()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
@@ -236,6 +247,18 @@ def _count_forks() -> int:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return len(children) + 1
+
+
+def _fork_patiently() -> int:
+    """A fork after many threads: they are joined a moment before they are gone."""
+    until = time.monotonic() + 5
+    while True:
+        try:
+            return os.fork()
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _count_threads() -> int:

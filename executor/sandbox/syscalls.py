@@ -19,7 +19,7 @@ NEWEST: Final = 462
 """mseal, Linux 6.10: the newest call that this table has judged."""
 
 UNASSIGNED: Final = range(335, 424)
-"""Numbers that x86_64 uses for the kernel's own probes only."""
+"""Numbers that x86_64 uses for the kernel's own probes at most: two that pass every filter, and kill who calls them."""
 
 
 @dataclass(frozen=True, slots=True)

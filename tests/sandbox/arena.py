@@ -25,7 +25,7 @@ Language = Literal["python", "javascript", "bash"]
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One attack: `shows` is how success shows where nothing protects; `bare` says why it cannot, where the host refuses."""
+    """One attack: `shows` is how success shows where nothing protects; `bare` says why it may not."""
 
     id: str
     category: str
@@ -139,7 +139,7 @@ class Arena:
         """Run one attack."""
         self.start()
         tag = f"tag-{secrets.token_hex(6)}"
-        prelude = HERE / "attacks" / f"prelude.{ {'python': 'py', 'javascript': 'js', 'bash': 'sh'}[attack.language] }"
+        prelude = HERE / "attacks" / f"prelude.{attack.language}"
         names = {**{name: str(value) for name, value in self.facts.items()}, "tag": tag}
         code = _Template(prelude.read_text() + attack.code).substitute(names)
         return self.run(attack.language, code, timeout=attack.timeout, tag=tag)

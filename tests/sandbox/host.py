@@ -2,8 +2,8 @@
 
     python -m tests.sandbox.host [--bare] [--layers JSON]
 
-With `--bare` code runs in a plain process of the same user, in its own folder: what every attack must bite. Else it runs in a
-fresh session of a real Executor; `--layers` turns layers of its sandbox off. One JSON object a line on both sides.
+With `--bare` code runs in a plain process of the same user, in its own folder: there every attack must bite. Else it
+runs in a fresh session of a real Executor; `--layers` turns layers of its sandbox off. One JSON object a line on both sides.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ class Victim:
             with contextlib.suppress(OSError):
                 info = path.lstat()
                 found[name] = (info.st_size, oct(info.st_mode), info.st_mtime_ns, info.st_uid, info.st_nlink)
-                found[f"{name} flags"] = subprocess.run(["lsattr", str(path)], capture_output=True).stdout[:20]
+                found[f"{name} flags"] = subprocess.run(["lsattr", str(path)], capture_output=True, check=False).stdout[
+                    :20
+                ]
         for name, pid in (("victim", self.process), ("server", os.getpid()), ("leader", self.leader)):
             if pid:
                 found[f"{name} state"] = self._state(pid)
@@ -234,7 +236,9 @@ class Confined:
         assert result.success, result
         (diary,) = [p for p in victim.state.glob("sessions/*/diary.txt") if p.read_text() == victim.diary]
         victim.folder = diary.parent
-        (victim.process,) = survivors("31415")
+        while not (found := survivors("31415")):
+            await asyncio.sleep(0.02)
+        (victim.process,) = found
         victim.leader = _parent(_parent(victim.process))
         victim.zygote = _parent(victim.leader)
         return cls(executor, victim)

@@ -1,10 +1,10 @@
-"""An imitation of a Space's pod, to be thrown away: uid 1000 that owns the whole root file system, no capabilities, no user
-namespaces, a seccomp profile like docker's; `--bare` leaves the profile out. Needs root.
+"""An imitation of a Space's pod, to be thrown away: uid 1000 that owns the whole root file system, no capabilities, no
+user namespaces, a seccomp profile like docker's; `--bare` leaves the profile out. Needs root.
 
     python -m tests.sandbox.pod [--bare] -- command ...
 
-The root is an overlay whose changes live in memory, with every file of root's shown as uid 1000's; network, processes, IPC
-and mounts are its own. What is broken in there is gone with it.
+The root is an overlay whose changes live in memory, with every file of root's shown as uid 1000's; network, processes,
+IPC and mounts are its own. What is broken in there is gone with it.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ assert found == [b"hello\\n"], found
         "python",
         """
 import subprocess, sys, time
-assert subprocess.run([sys.executable, "-c", "import json; print(json.dumps([1]))"], capture_output=True, text=True).stdout == "[1]\\n"
+program = "import json; print(json.dumps([1]))"
+assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[1]\\n"
 child = subprocess.Popen(["sleep", "60"]); child.terminate(); assert child.wait() == -15
 """,
     ),
@@ -175,11 +176,13 @@ sleep 30 & kill %1; wait %1 || true; mkfifo p; (echo through > p &) ; test "$(ca
     ),
     "text_tools": (
         "bash",
-        """set -e; echo 'a b' | awk '{print $2}' | sed s/b/c/ | grep -qx c; find . -type f | xargs -r ls -l > /dev/null; date; nproc""",
+        """set -e; echo 'a b' | awk '{print $2}' | sed s/b/c/ | grep -qx c
+find . -type f | xargs -r ls -l > /dev/null; date; nproc""",
     ),
     "make": (
         "bash",
-        """set -e; printf 'all: a\\na: b\\n\\tcp b a\\n' > Makefile; echo x > b; make -s -j4; touch -d @1 a; make -s; test a -nt b -o ! a -ot b""",
+        """set -e; printf 'all: a\\na: b\\n\\tcp b a\\n' > Makefile
+echo x > b; make -s -j4; touch -d @1 a; make -s; test a -nt b -o ! a -ot b""",
     ),
     "node_worker": (
         "javascript",
@@ -218,8 +221,8 @@ await fs.promises.utimes("a", 1, 2); if (fs.statSync("a").mtimeMs !== 2000) thro
 PLACES = places()
 
 
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", WORKS)
+@pytest.mark.parametrize("place", PLACES)  # the slowest to change: a place takes seconds to form
 def test_ordinary_work_is_not_disturbed(arenas, place, name):
     language, code = WORKS[name]
     outcome = arenas(place).run(language, code, timeout=8)
