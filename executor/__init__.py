@@ -18,6 +18,7 @@ from executor.errors import (
     SandboxTooWeak,
     SettingsError,
 )
+from executor.packages.report import Package, PackageReport, Refusal
 from executor.results import ErrorInfo, ExecutionResult, FileInfo, HistoryEntry, Output, Picture, SessionInfo, Violation
 from executor.service import Executor
 from executor.settings import Settings
@@ -41,7 +42,10 @@ __all__ = [
     "NoSuchSession",
     "Output",
     "OutputChunk",
+    "Package",
+    "PackageReport",
     "Picture",
+    "Refusal",
     "SandboxTooWeak",
     "SessionInfo",
     "Settings",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from executor.events import Event
+from executor.packages.report import Ecosystem
 from executor.results import ExecutionResult, FileInfo, Language, Output
 from executor.sandbox.report import SandboxReport
 
@@ -140,3 +141,8 @@ class Backend(Protocol):
 
     async def delete_file(self, ref: SessionRef, path: str) -> None:
         """Delete a file, or a folder with all it holds. Raises NoSuchFile."""
+
+    async def install(self, ref: SessionRef, language: Ecosystem, parcel: AsyncIterable[bytes]) -> None:
+        """Exchange the session's packages of a language for those in `parcel` (see `executor.packages.parcel`), as a
+        whole when its last piece is there; a failed exchange leaves no trace. Raises FileRefused where they do not fit.
+        """

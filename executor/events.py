@@ -149,6 +149,20 @@ class FileTransferred(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackagesInstalled(Event):
+    """A call for packages ended after `seconds`; `size` is in bytes, of all that the session has installed for that
+    language, 0 where nothing was."""
+
+    session_id: str
+    owner: str
+    language: Literal["python", "javascript"]
+    installed: int
+    refused: int
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fault(Event):
     """Something of ours failed; `where` is a short stable name, `detail` a sentence."""
 

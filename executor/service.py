@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from typing import Self
 
 from executor.backend import Backend, ExecutionEvent, Finished, SessionSpec, SessionStats
@@ -19,6 +19,8 @@ from executor.events import (
     SessionMeasured,
     SessionOpened,
 )
+from executor.packages.installer import Installer
+from executor.packages.report import PackageReport
 from executor.request import check_request
 from executor.results import ExecutionResult, FileInfo, HistoryEntry, SessionInfo
 from executor.runner import PolicyLevel, Runner
@@ -48,6 +50,7 @@ class Executor:
         self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
         self._tasks = Tasks(self.bus)
         self._runner_or_none: Runner | None = None
+        self._installer_or_none: Installer | None = None
         self._sandbox: SandboxReport | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -67,6 +70,7 @@ class Executor:
             self._backend = LocalBackend(self.settings)
         self._sandbox = await self._backend.open(self.bus.publish)
         self._runner_or_none = Runner(self._backend, bus=self.bus, tasks=self._tasks, level=lambda: self.policy_level)
+        self._installer_or_none = Installer(self.settings, self._backend, self.bus.publish)
         layers = {name: (layer.on, layer.why) for name, layer in self._sandbox.layers.items()}
         self.bus.publish(SandboxProbed(level=self._sandbox.level, layers=layers))
         self._sweeper = asyncio.create_task(self._sweep_on(), name="session-sweeper")
@@ -81,6 +85,8 @@ class Executor:
                 self._say_closed(session, "shutdown")
         if self._backend is not None:
             await self._backend.aclose()
+        if self._installer_or_none is not None:
+            await self._installer_or_none.aclose()
         await self._tasks.join(timeout=5)
 
     @property
@@ -330,6 +336,31 @@ class Executor:
         measured = await asyncio.gather(*(of(session) for session in self._table.all()))
         return [one for one in measured if one is not None]
 
+    # Packages
+
+    async def install_packages(
+        self,
+        packages: Sequence[str],
+        *,
+        language: str,
+        owner: str,
+        conversation: str | None = None,
+        session_id: str | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> PackageReport:
+        """Install packages by name into a session, importable at once; `progress` hears sentences meanwhile.
+
+        Without `session_id` it is the conversation's own session, or without a conversation a fresh one. A package that
+        cannot be had is a refusal in the report, the others are installed. Cancelling ends it without a trace.
+        """
+        ecosystem = self._installer.check(packages, language)
+        session = await self._target(session_id, owner, conversation)
+        try:
+            session.touch()
+            return await self._installer.install(session.ref, packages, ecosystem, owner=owner, progress=progress)
+        finally:
+            session.touch()
+
     # Inside: sessions
 
     def _running_backend(self) -> Backend:
@@ -343,6 +374,12 @@ class Executor:
             raise BackendFailed("The executor has not been started.")
         return self._runner_or_none
 
+    @property
+    def _installer(self) -> Installer:
+        if self._installer_or_none is None:
+            raise BackendFailed("The executor has not been started.")
+        return self._installer_or_none
+
     def _find(self, session_id: str, owner: str, conversation: str | None) -> Session:
         session = self._table.find(session_id, owner, conversation)
         if not self._running_backend().alive(session.ref):
@@ -350,6 +387,14 @@ class Executor:
             self._table.remove(session, "failed")
             return self._table.find(session_id, owner, conversation)  # raises, and says why it ended
         return session
+
+    async def _target(self, session_id: str | None, owner: str, conversation: str | None) -> Session:
+        """The session that is named, else the conversation's own, else a fresh one."""
+        if session_id is not None:
+            return self._find(session_id, owner, conversation)
+        if conversation is not None:
+            return await self._own_session(owner, conversation)
+        return await self._create(owner, None, own=False)
 
     async def _own_session(self, owner: str, conversation: str) -> Session:
         session = self._table.of_conversation(owner, conversation)
@@ -397,6 +442,7 @@ class Executor:
     async def _end(self, session: Session, reason: EndReason) -> None:
         if self._table.remove(session, reason):
             self._say_closed(session, reason)
+        self._installer.forget(session.id)
         await self._running_backend().close(session.ref)
 
     def _say_closed(self, session: Session, reason: EndReason) -> None:
@@ -433,10 +479,5 @@ class Executor:
         timeout: float | None,
     ) -> tuple[Session, Run]:
         request = check_request(code, language, timeout, self.settings)
-        if session_id is not None:
-            session = self._find(session_id, owner, conversation)
-        elif conversation is not None:
-            session = await self._own_session(owner, conversation)
-        else:
-            session = await self._create(owner, None, own=False)
+        session = await self._target(session_id, owner, conversation)
         return session, self._runner.submit(session, request)

@@ -70,6 +70,17 @@ class Settings:
     max_upload_mb: int = setting(256, "largest file taken in or given out, MiB", low=1, high=1_048_576)
     allow_url_upload: bool = setting(False, "fetch files from public addresses that callers name")
 
+    # Packages that a session may install
+    packages: bool = setting(True, "let sessions install Python and JavaScript packages, fetched by the server")
+    package_allow: tuple[str, ...] = setting((), "the packages that may be asked for, `*` as in file names; empty: all")
+    package_deny: tuple[str, ...] = setting((), "packages that may not be installed, nor come along with others")
+    package_max_mb: int = setting(300, "packages of a session and language, unpacked, MB", low=1, high=1_000_000)
+    package_max_count: int = setting(50, "packages named in a session for one language", low=1, high=10_000)
+    package_timeout: float = setting(120.0, "seconds for fetching what one call asks for", low=1, high=86_400)
+    package_cache_mb: int = setting(
+        2_000, "fetched packages kept for all sessions, MB, and as much again of downloads", low=0, high=10_000_000
+    )
+
     # Security
     security_policy: SecurityPolicy = setting("auto", "how strict the static check is")
     allow_weak_sandbox: bool = setting(False, "execute even where the kernel cannot hold hostile code")

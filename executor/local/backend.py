@@ -8,6 +8,7 @@ import dataclasses
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from functools import partial
+from typing import Any
 
 from executor.backend import ExecutionEvent, Printed, SessionRef, SessionSpec, SessionStats
 from executor.errors import BackendFailed, FileRefused
@@ -18,6 +19,7 @@ from executor.local.connection import Connection
 from executor.local.launcher import Launched, Launcher
 from executor.local.paths import SESSIONS
 from executor.local.report import file_from
+from executor.packages.report import Ecosystem
 from executor.results import FileInfo, Language
 from executor.sandbox.report import SandboxReport
 from executor.settings import Settings
@@ -104,19 +106,11 @@ class LocalBackend:
 
     async def put_file(self, ref: SessionRef, path: str, chunks: AsyncIterable[bytes]) -> FileInfo:
         """Stream a file in, one acknowledged chunk after the other."""
-        connection = self._connection(ref)
-        handle, _ = await connection.request("create", deadline=REQUEST_DEADLINE, path=path)
-        try:
-            async for data in chunks:
-                for start in range(0, len(data), wire.CHUNK):
-                    await connection.write_chunk(
-                        handle, bytes(data[start : start + wire.CHUNK]), deadline=REQUEST_DEADLINE
-                    )
-            _, (reply, _) = await connection.request("commit", deadline=REQUEST_DEADLINE, handle=handle)
-        except BaseException:
-            await self._release(connection, handle)
-            raise
-        return file_from(reply.get("file"))
+        return file_from((await self._send(ref, chunks, "create", path=path)).get("file"))
+
+    async def install(self, ref: SessionRef, language: Ecosystem, parcel: AsyncIterable[bytes]) -> None:
+        """Stream a parcel in, one acknowledged chunk after the other."""
+        await self._send(ref, parcel, "install", language=language)
 
     async def get_file(
         self, ref: SessionRef, path: str, *, offset: int = 0, length: int | None = None
@@ -167,6 +161,24 @@ class LocalBackend:
         if launched := self._launched.get(ref.id):
             return launched.connection
         raise BackendFailed("The session is gone.")
+
+    async def _send(
+        self, ref: SessionRef, chunks: AsyncIterable[bytes], op: str, **arguments: object
+    ) -> dict[str, Any]:
+        """The reply to the end of what request `op` began; whatever fails, the leader lets go of it."""
+        connection = self._connection(ref)
+        handle, _ = await connection.request(op, deadline=REQUEST_DEADLINE, **arguments)
+        try:
+            async for data in chunks:
+                for start in range(0, len(data), wire.CHUNK):
+                    await connection.write_chunk(
+                        handle, bytes(data[start : start + wire.CHUNK]), deadline=REQUEST_DEADLINE
+                    )
+            _, (reply, _) = await connection.request("commit", deadline=REQUEST_DEADLINE, handle=handle)
+        except BaseException:
+            await self._release(connection, handle)
+            raise
+        return reply
 
     async def _release(self, connection: Connection, handle: int) -> None:
         with contextlib.suppress(BackendFailed):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from executor.errors import BackendFailed, FileRefused, InvalidRequest
+from executor.errors import BackendFailed, ExecutorError, FileRefused, InvalidRequest
 from executor.local import wire
+from executor.local.installation import Installation
 from executor.local.workspace import Upload, Workspace
 from executor.results import FileInfo
 
@@ -22,6 +23,7 @@ class Transfers:
         self._max_file = max_file
         self._reading: dict[int, int] = {}
         self._writing: dict[int, Upload] = {}
+        self._installing: dict[int, Installation] = {}
 
     def carry_out(self, message: dict[str, Any]) -> dict[str, Any]:
         """The reply to a request. Raises ExecutorError or OSError."""
@@ -44,7 +46,14 @@ class Transfers:
                 self._must_have_room()
                 self._writing[message["request"]] = self._workspace.begin_upload(message["path"])
                 return {}
+            case "install":
+                self._must_have_room()
+                self._installing[message["request"]] = Installation(self._workspace, message["language"])
+                return {}
             case "commit":
+                if installation := self._installing.pop(message["handle"], None):
+                    installation.finish()
+                    return {}
                 return {"file": file_json(self._workspace.finish_upload(self._upload(message["handle"])))}
             case "release":
                 self._release(message["handle"])
@@ -57,7 +66,14 @@ class Transfers:
         return b"" if fd is None else os.pread(fd, min(message["size"], wire.CHUNK), message["offset"])
 
     def write(self, chunk: wire.Chunk) -> dict[str, Any]:
-        """Append a piece to an upload, which ends where it cannot take it."""
+        """Append a piece to an upload or an installation, which ends where it cannot take it."""
+        if installation := self._installing.get(chunk.channel):
+            try:
+                installation.write(chunk.data)
+            except ExecutorError:
+                del self._installing[chunk.channel]
+                raise
+            return {}
         upload = self._upload(chunk.channel)
         self._workspace.write(upload, chunk.data, limit=self._max_file)
         self._writing[chunk.channel] = upload
@@ -74,9 +90,11 @@ class Transfers:
             os.close(fd)
         if upload := self._writing.pop(handle, None):
             self._workspace.abort_upload(upload)
+        if installation := self._installing.pop(handle, None):
+            installation.abort()
 
     def _must_have_room(self) -> None:
-        if len(self._reading) + len(self._writing) >= MAX_OPEN:
+        if len(self._reading) + len(self._writing) + len(self._installing) >= MAX_OPEN:
             raise FileRefused(f"{MAX_OPEN} files of this session are being transferred. Wait for one to end.")
 
 

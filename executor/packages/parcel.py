@@ -1,0 +1,121 @@
+"""Parcel: a folder of regular files as one stream of bytes, which its reader can take in pieces of any size.
+
+A file is a head (2 bytes length of its path, 1 byte for whether it may be executed, 8 bytes length of its content), its
+path in UTF-8, and its content.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PIECE = 256 * 2**10
+"""Bytes of the pieces that a folder is packed into."""
+
+MAX_DEPTH = 48
+_HEAD = struct.Struct("!H?Q")
+
+
+class ParcelError(Exception):
+    """The stream is no parcel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file begins: the components of its path, and whether it may be executed."""
+
+    parts: tuple[str, ...]
+    executable: bool
+
+
+def pack(root: Path) -> Iterator[bytes]:
+    """The regular files below `root`, in pieces; links and everything else are left out. Blocks on the disk."""
+    piece = bytearray()
+    for path, info in walk(root):
+        name = os.fsencode(path.relative_to(root))
+        piece += _HEAD.pack(len(name), bool(info.st_mode & 0o100), info.st_size) + name
+        left = info.st_size
+        with path.open("rb") as file:
+            while left:
+                data = file.read(min(PIECE, left))
+                if not data:
+                    raise ParcelError(f"{path.name} became shorter while it was read")
+                left -= len(data)
+                piece += data
+                while len(piece) >= PIECE:
+                    yield bytes(piece[:PIECE])
+                    del piece[:PIECE]
+    if piece:
+        yield bytes(piece)
+
+
+def walk(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """(path, its lstat) of every regular file below `root`; what vanishes meanwhile is left out."""
+    folders = [str(root)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield Path(entry.path), entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+
+
+def measure(root: Path) -> tuple[int, int]:
+    """(bytes, files) below `root`."""
+    size = count = 0
+    for _, info in walk(root):
+        size += info.st_size
+        count += 1
+    return size, count
+
+
+class Unpacker:
+    """Cuts a parcel into entries, each followed by the bytes of its content. Raises ParcelError."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._left = 0
+
+    def feed(self, data: bytes) -> Iterator[Entry | bytes]:
+        """What `data` completes, in order."""
+        view = memoryview(data)
+        while view:
+            if self._left:
+                content = view[: self._left]
+                view = view[len(content) :]
+                self._left -= len(content)
+                yield bytes(content)
+                continue
+            wanted = _HEAD.size
+            if len(self._buffer) >= wanted:
+                wanted += _HEAD.unpack_from(self._buffer)[0]
+            taken = view[: wanted - len(self._buffer)]
+            self._buffer += taken
+            view = view[len(taken) :]
+            if len(self._buffer) < _HEAD.size:
+                continue
+            length, executable, size = _HEAD.unpack_from(self._buffer)
+            if len(self._buffer) == _HEAD.size + length:
+                parts = _parts(bytes(self._buffer[_HEAD.size :]))
+                self._buffer.clear()
+                self._left = size
+                yield Entry(parts, executable)
+
+    def close(self) -> None:
+        """Raises ParcelError where something is missing."""
+        if self._left or self._buffer:
+            raise ParcelError("the parcel is cut short")
+
+
+def _parts(name: bytes) -> tuple[str, ...]:
+    parts = tuple(os.fsdecode(name).split("/"))
+    if len(parts) > MAX_DEPTH or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise ParcelError("a path in the parcel leaves its folder")
+    return parts
