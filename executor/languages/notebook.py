@@ -26,6 +26,7 @@ from executor.languages.guest import (
     settle_in,
     settle_interpreter,
 )
+from executor.languages.hints import hint_for
 from executor.languages.pictures import Plots
 from executor.languages.shell import NotebookShell
 from executor.languages.traceback import cell_name
@@ -57,6 +58,7 @@ class Notebook:
     def __init__(self, shell: NotebookShell, control: Control, folder: Path) -> None:
         self._shell = shell
         self._control = control
+        self._folder = folder
         self._import_paths = import_paths(folder)
         self._streams = Streams()
         self._cells = Cells(shell)
@@ -171,6 +173,7 @@ class Notebook:
         if failure is None:
             return "ok", None
         error = self._shell.tracebacks.describe(failure, cell_name(number))
+        error["hint"] = hint_for(failure, self._folder)
         if isinstance(failure, KeyboardInterrupt):
             error["message"] = error["message"] or "the cell was interrupted; variables are kept"
             return "interrupted", error

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from executor.errors import BackendFailed, ExecutorError
 from executor.languages import channel
+from executor.languages.hints import bash_hint, javascript_hint, timeout_hint
 from executor.local import wire
 from executor.local.cell import Cell, StopReason
 from executor.local.crew import NAMES, Crew, Death
@@ -235,7 +236,7 @@ class Leader:
         refused = self._guard.cell_finished()
         if status != "ok":
             # code that went on all the same needs no explanation
-            cell.notices.extend(explain(kind) for kind in refused)
+            cell.notices.extend(why for kind in refused if (why := explain(kind)) not in cell.notices)
         cell.limits.extend(kind for kind in refused if kind in ("processes", "threads"))
         self._cell = None
         result = cell.report(
@@ -274,6 +275,12 @@ class Leader:
             "interrupted": "The code was interrupted.",
         }.get(cell.stop) or self._guard.why(cell.stop)
         cell.notices.insert(0, what + (" Variables are kept." if kept else ""))
+        if cell.stop == "timeout":
+            hint = timeout_hint(cell.timeout, self._settings.max_execution_timeout)
+            if error is None:
+                cell.notices.append(hint)
+            else:
+                error = {**error, "hint": hint}
         if cell.stop != "interrupted":
             cell.limits.append(cell.stop)
         self._finish(cell, cell.stop, 130 if kept else 137, error)
@@ -353,10 +360,16 @@ class Leader:
     def _end_cell(self, cell: Cell, done: channel.Done) -> None:
         cell.notices.extend(done["notices"])
         cell.variables = done["variables"]
+        error = done["error"]
         if cell.stop:
-            self._conclude_stop(cell, done["error"], kept=True)
-        else:
-            self._finish(cell, done["status"], done["return_code"], done["error"])
+            self._conclude_stop(cell, error, kept=True)
+            return
+        if error and cell.language == "javascript":
+            error["hint"] = javascript_hint(error["message"], error["traceback"])
+        elif cell.language == "bash" and done["status"] == "error":
+            # bash knows no error but its exit status
+            cell.notices.extend(filter(None, [bash_hint(cell.stderr.latest().decode("utf-8", "replace"))]))
+        self._finish(cell, done["status"], done["return_code"], error)
 
     def _on_crash(self, cell: Cell, death: Death) -> None:
         name = NAMES[death.language]
