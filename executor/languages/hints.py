@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 MAX_HINT = 600
 """Characters of a hint."""
@@ -68,18 +69,18 @@ def _hint(error: BaseException, folder: Path | None) -> str:
             return _missing_module(each, folder)
         if isinstance(each, socket.gaierror) or (isinstance(each, OSError) and each.errno in _UNREACHABLE):
             return NO_NETWORK
-        if isinstance(each, FileNotFoundError):
-            return _missing_file(each, folder)
         if isinstance(each, OSError | ImportError) and _raised_in(each, "multiprocessing/synchronize.py"):
             return (
                 "Locks, queues and pools of multiprocessing need semaphores, which this session does not have; use "
                 "threads (concurrent.futures.ThreadPoolExecutor), or multiprocessing.Process with a Pipe."
             )
+        if isinstance(each, FileNotFoundError):
+            return _missing_file(each, folder)
         if isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT):
             return "The session's folder is full; delete files that are not needed, then run the cell again."
         if isinstance(each, MemoryError):
             return (
-                "The session's memory is used up: delete large variables (del name), read in parts (chunksize, "
+                "It does not fit into the session's memory: delete large variables (del name), read in parts (chunksize, "
                 "usecols) or use smaller types (float32, category)."
             )
         if isinstance(each, KeyError) and (words := _columns(each)):
@@ -115,9 +116,8 @@ def _missing_module(error: ModuleNotFoundError, folder: Path | None) -> str:
     own = [path for path in files_in(folder) if Path(path).name == f"{top}.py"]
     if own:
         return f'{own[0]} is there: put its folder on the path first, sys.path.insert(0, "{Path(own[0]).parent}").'
-    return (
-        f'install_packages(["{_PACKAGES.get(top, top)}"]) makes it importable in this session, if it is there.{meant}'
-    )
+    package = _PACKAGES.get(top, top)
+    return f'install_packages(["{package}"]) makes it importable in this session, if there is such a package.{meant}'
 
 
 def _missing_file(error: FileNotFoundError, folder: Path | None) -> str:
@@ -177,12 +177,12 @@ def _raised_in(error: BaseException, end: str) -> bool:
 
 def _columns(error: KeyError) -> str:
     """The columns of the DataFrame that was asked for another one."""
-    pandas = sys.modules.get("pandas")
+    pandas: Any = sys.modules.get("pandas")
     trace = error.__traceback__
     while pandas is not None and trace is not None:
         frame = trace.tb_frame
         if frame.f_code.co_filename.endswith("/pandas/core/frame.py"):
-            table = frame.f_locals.get("self")
+            table: Any = frame.f_locals.get("self")
             if type(table) is pandas.DataFrame:
                 names = [str(name) for name in table.columns[:200]]
                 wanted = str(error.args[0]) if error.args else ""
@@ -204,7 +204,7 @@ _LOOKED_AT = 4_000
 def javascript_hint(message: str, traceback: str) -> str:
     """The hint for an error of node's, by its words; "" where none is known."""
     if match := _NODE_MODULE.search(message[:_LOOKED_AT]):
-        return f'install_packages(["{match[1]}"], language="javascript") makes it loadable, if it is there.'
+        return f'install_packages(["{match[1]}"], language="javascript") makes it loadable, if there is such a package.'
     if match := _NODE_FILE.search(message[:_LOOKED_AT]):
         return (
             f"There is no {match[1]}: paths are relative to the session's folder, list_files shows what it holds. "

@@ -26,7 +26,7 @@ def hint(worker, code):
         ("raise ImportError('needs polars') from ModuleNotFoundError('x', name='polars')", '["polars"]'),
         ("import subprocess; subprocess.run(['ffmpegx'])", "The program ffmpegx is not installed here"),
         ("pd.DataFrame({'price': [1], 'b': [2]})['Price']", "The columns are: price, b."),
-        ("np.ones((10**6, 10**6))", "memory is used up"),
+        ("np.ones((10**6, 10**6))", "not fit into the session's memory"),
         ("import socket; raise socket.gaierror(-3, 'no')", NO_NETWORK),
         ("import errno; raise OSError(errno.ENOSPC, 'full')", "folder is full"),
     ],
@@ -66,9 +66,9 @@ def test_the_list_of_files_is_bounded(worker):
 
 def test_missing_semaphores_are_explained(shared):
     code = (
-        "import multiprocessing.synchronize as s\nclass Core:\n    def SemLock(*a): raise PermissionError(13, 'no')\n"
-        "held, s._multiprocessing = s._multiprocessing, Core()\n"
-        "try:\n    multiprocessing = __import__('multiprocessing').Lock()\nfinally:\n    s._multiprocessing = held"
+        "import multiprocessing, resource\nmultiprocessing.Lock()\n"
+        "held = resource.getrlimit(resource.RLIMIT_NOFILE)\nresource.setrlimit(resource.RLIMIT_NOFILE, (3, held[1]))\n"
+        "try:\n    multiprocessing.Lock()\nfinally:\n    resource.setrlimit(resource.RLIMIT_NOFILE, held)"
     )
     assert "ThreadPoolExecutor" in hint(shared, code)
 
@@ -85,7 +85,8 @@ def test_no_network_is_found_however_it_is_wrapped():
 
 def test_errors_that_lie_about_themselves_do_no_harm(shared):
     code = (
-        "class Bad(FileNotFoundError):\n    filename = property(lambda s: 1 / 0)\n    __cause__ = property(lambda s: 1 / 0)\n"
+        "class Bad(FileNotFoundError):\n    filename = property(lambda s: 1 / 0)\n"
+        "    __cause__ = property(lambda s: 1 / 0)\n"
         "raise Bad(2, 'x')"
     )
     assert hint(shared, code) == ""
