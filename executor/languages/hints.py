@@ -80,8 +80,8 @@ def _hint(error: BaseException, folder: Path | None) -> str:
             return "The session's folder is full; delete files that are not needed, then run the cell again."
         if isinstance(each, MemoryError):
             return (
-                "It does not fit into the session's memory: delete large variables (del name), read in parts (chunksize, "
-                "usecols) or use smaller types (float32, category)."
+                "It does not fit into the session's memory: delete large variables (del name), read in parts "
+                "(chunksize, usecols) or use smaller types (float32, category)."
             )
         if isinstance(each, KeyError) and (words := _columns(each)):
             return words
