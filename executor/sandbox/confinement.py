@@ -28,7 +28,7 @@ from executor.sandbox.limits import RESERVED, Limits
 from executor.sandbox.namespaces import SHARED_MEMORY, TEMPORARY
 from executor.sandbox.notifier import Notifier
 from executor.sandbox.processes import Killed, ProcessTree
-from executor.sandbox.syscalls import Surroundings, rules
+from executor.sandbox.syscalls import Surroundings, refusals, rules
 from executor.sandbox.usage import FolderMeter, Meter
 
 _PR_GET_PDEATHSIG: Final = 2
@@ -71,7 +71,7 @@ class Sandbox:
                 self.why["namespaces"] = str(error)
         self.own_user = layers.own_user and identity.may_change_user()
         self.notifier = layers.notifier and layers.filter and X86_64 and LINUX and seccomp.notification_available()
-        self._filters = {inside: self._assemble(inside) for inside in (True, False)}
+        self._assemble()
 
     @classmethod
     def prepare(
@@ -102,22 +102,25 @@ class Sandbox:
             self.handled = None
         self.own_user = self.own_user and self.layers.own_user
         self.notifier = self.notifier and self.layers.notifier and self.layers.filter
-        self._filters = {inside: self._assemble(inside) for inside in (True, False)}
+        self._assemble()
 
-    def surroundings(self, *, inside: bool) -> Surroundings:
-        """What the filter may leave to other layers; `inside`: in namespaces."""
+    def surroundings(self) -> Surroundings:
+        """What the filter may leave to other layers."""
+        inside = self.view is not None
         return Surroundings(
             pids=inside,
             signals=self.handled is not None and self.handled.signals,
-            truncate=self.handled is None or self.handled.truncate,
+            truncate=self.handled is not None and self.handled.truncate,
             unix_sockets=inside,
             notifier=self.notifier,
         )
 
-    def _assemble(self, inside: bool) -> seccomp.Filter | None:
-        if not (self.layers.filter and X86_64 and LINUX):
-            return None
-        return seccomp.Filter(seccomp.assemble(rules(self.surroundings(inside=inside))))
+    def _assemble(self) -> None:
+        table = rules(self.surroundings())
+        possible = self.layers.filter and X86_64 and LINUX
+        self.filter: seccomp.Filter | None = seccomp.Filter(seccomp.assemble(table)) if possible else None
+        """The program that workers put on, None where there is none for this machine."""
+        self.refusals = refusals(table)
 
     def confine(self, folder: str, *, uid: int | None = None) -> Confinement:
         """In a leader just forked: namespaces, the session's own user `uid` (owner of `folder`), no privileges.
@@ -137,10 +140,6 @@ class Sandbox:
             with suppress(OSError):
                 os.close(grant.fd)
         self._grants = []
-
-    def filter(self, *, inside: bool) -> seccomp.Filter | None:
-        """The program to put on, None where there is none for this machine."""
-        return self._filters[inside]
 
 
 class Confinement:
@@ -178,10 +177,9 @@ class Confinement:
         if sandbox.view is not None:
             self._writable += (*((TEMPORARY,) if sandbox.view.temporary else ()), SHARED_MEMORY)
         self._make_ruleset()
-        around = sandbox.surroundings(inside=self.inside)
         self.notifier = Notifier(
             self.tree,
-            around,
+            sandbox.refusals,
             processes=self.limits.processes,
             threads=self.limits.threads,
             folders=self._writable,
@@ -220,9 +218,7 @@ class Confinement:
     def entrance(self, *, slack: int = RESERVED) -> Entrance:
         """For one worker that is about to be forked; `slack` as in `Limits.rlimits`: STACKS for Python itself."""
         self.notifier.worker_comes()
-        return Entrance(
-            self.limits, slack, self.sandbox.filter(inside=self.inside), self._ruleset, self.sandbox.notifier
-        )
+        return Entrance(self.limits, slack, self.sandbox.filter, self._ruleset, self.sandbox.notifier)
 
     def end(self, *, deadline: float = 5.0) -> Killed:
         """Kill the whole session for good; where it has an init of its own, the kernel helps."""

@@ -12,6 +12,7 @@ import select
 import struct
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,8 +27,6 @@ from executor.sandbox.syscalls import (
     TIMES,
     Kind,
     Notify,
-    Surroundings,
-    rules,
 )
 
 _RECV: Final = 0xC0502100
@@ -104,15 +103,22 @@ class Notifier:
     """
 
     def __init__(
-        self, tree: ProcessTree, around: Surroundings, *, processes: int, threads: int, folders: tuple[str, ...]
+        self,
+        tree: ProcessTree,
+        refusals: Mapping[int, Notify],
+        *,
+        processes: int,
+        threads: int,
+        folders: tuple[str, ...],
     ) -> None:
+        """`refusals`: what to refuse, and under which kind to count it, by number; below `folders` modes may change."""
         self.tree = tree
         self.closing = False
         self.denials: Counter[Kind] = Counter()
         self.granted = 0
         self._folders = folders
         self._census = Census(processes, threads)
-        self._refusals = {n: rule.otherwise for n, rule in rules(around).items() if isinstance(rule.otherwise, Notify)}
+        self._refusals = refusals
         self._request = bytearray(_REQUEST.size)
 
     def worker_comes(self) -> None:

@@ -65,8 +65,16 @@ def readable(extra: Iterable[str], *, secret: Iterable[str]) -> tuple[list[Grant
     found = grants(asked, landlock.RUN) + grants(_ETC, landlock.READ)
     found += grants((*_PROC, *_SYS, *_READABLE_DEVICES), landlock.READ) + grants(_WRITABLE_DEVICES, landlock.DEVICE)
     links = [(path, os.path.realpath(path)) for path in (*asked, *_ETC) if os.path.realpath(path) != path]
-    unique = {grant.path: grant for grant in reversed(found)}
-    for grant in found:
-        if unique[grant.path] is not grant:
+    needed: list[Grant] = []
+    for grant in sorted(found, key=lambda grant: len(grant.path)):
+        if any(_covers(other, grant) for other in needed):
             os.close(grant.fd)
-    return list(unique.values()), [link for link in links if os.path.exists(link[1])]
+        else:
+            needed.append(grant)
+    return needed, [link for link in links if os.path.exists(link[1])]
+
+
+def _covers(wide: Grant, narrow: Grant) -> bool:
+    """Whether one grant makes another superfluous; every session pays for each."""
+    below = narrow.path == wide.path or narrow.path.startswith(wide.path + "/")
+    return below and narrow.rights & ~wide.rights == 0

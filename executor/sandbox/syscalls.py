@@ -262,6 +262,11 @@ def rules(around: Surroundings) -> dict[int, Rule]:
     return table
 
 
+def refusals(table: dict[int, Rule]) -> dict[int, Notify]:
+    """What the leader refuses when asked, by number."""
+    return {number: rule.otherwise for number, rule in table.items() if isinstance(rule.otherwise, Notify)}
+
+
 def _targets(around: Surroundings) -> dict[int, Rule]:
     """Priorities, affinities and limits: of the caller itself, and of others only where they are its own."""
     others: Verdict = ALLOW if around.pids else Notify()

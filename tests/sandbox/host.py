@@ -3,7 +3,8 @@
     python -m tests.sandbox.host [--bare] [--layers JSON]
 
 With `--bare` code runs in a plain process of the same user, in its own folder: there every attack must bite. Else it
-runs in a fresh session of a real Executor; `--layers` turns layers of its sandbox off. One JSON object a line on both sides.
+runs in a fresh session of a real Executor; `--layers` turns layers of its sandbox off. One JSON object a line on both
+sides.
 """
 
 from __future__ import annotations
