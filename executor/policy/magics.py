@@ -16,8 +16,9 @@ _SHELL_LINES = frozenset({"sx", "system", "!", "sc", "alias"})
 _ALIASES = frozenset({"cat", "cp", "ldir", "lf", "lk", "ll", "ls", "lx", "mkdir", "mv", "rm", "rmdir"})
 _PYTHON_LINES = frozenset({"time", "timeit", "prun", "debug", "capture", "lprun", "memit", "mprun"})
 _PYTHON_SCRIPTS = frozenset({"python", "python2", "python3", "pypy", "pypy3"})
+_PACKAGING = frozenset({"pip", "conda", "mamba", "micromamba", "uv"})
 
-AUTOMATIC = _SHELL_LINES | _ALIASES | _PYTHON_LINES
+AUTOMATIC = _SHELL_LINES | _ALIASES | _PYTHON_LINES | _PACKAGING
 """Magics that also work without their `%` in a cell of one line (automagic)."""
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -51,6 +52,11 @@ def pieces(name: str, line: str, body: str = "") -> Iterator[Piece]:
         yield Piece("python", body)
     elif re.fullmatch(r"[\w.+-]+", name):
         yield Piece("bash", f"{name} {line}")  # an alias, or with %rehashx any program
+
+
+def command(line: str) -> Piece:
+    """The command behind a `!`; `{sys.executable}` in it is how notebooks write `python`."""
+    return Piece("bash", line.replace("{sys.executable}", "python"))
 
 
 def fields(line: str) -> Iterator[Piece]:

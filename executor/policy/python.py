@@ -444,7 +444,7 @@ class _Reader:
             known = [name, line]
         pieces: list[magics.Piece] = []
         if method in _RUN_SHELL and len(known) == 1:
-            pieces = [magics.Piece("bash", known[0]), *magics.fields(known[0])]
+            pieces = [magics.command(known[0]), *magics.fields(known[0])]
         elif method in _RUN_PYTHON and len(known) == 1:
             pieces = [magics.Piece("python", known[0])]
         elif method in ("run_line_magic", "run_cell_magic", "magic") and len(known) in (2, 3):
