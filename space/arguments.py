@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,8 @@ def checked(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str
 
 
 def _checked(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
+    if rule["type"] == "array":
+        return _texts(name, value)
     types, noun = _KINDS[rule["type"]]
     # bool is an int to Python, but not to whoever wrote the call
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
@@ -57,6 +60,18 @@ def _checked(name: str, value: Any, rule: Mapping[str, Any]) -> Any:
         # `not (a <= b)` and not `a > b`: a NaN must fail, too
         if not (low <= value <= high) or value == rule.get("exclusiveMinimum"):
             raise BadArgument(f"{name} must be {noun}{_limits(rule)}, not {value!r:.100}.")
+    return value
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    """A list of texts; also one text, and a list written as JSON, since models send both."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.lstrip().startswith("[") else [value]
+        except ValueError:
+            value = [value]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadArgument(f"{name} must be a list of texts, not {value!r:.100}.")
     return value
 
 
