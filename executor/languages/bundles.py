@@ -9,8 +9,9 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
 
-WRAPPER = re.compile(r"<IPython\.core\.display\.\w+ object>")
-"""The text of IPython's display objects, which says nothing of what they hold."""
+WRAPPER = re.compile(r"<IPython\.core\.display\.\w+ object>|<[\w.]{1,200}(?: object)? at 0x[0-9a-f]{1,16}>")
+"""The text of IPython's display objects, and of any object without words of its own: it says nothing of them."""
+_SIDES = ("width", "height")
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 
 
@@ -39,18 +40,39 @@ def _cell(value: Any) -> str:
 
 
 def words_for(data: Mapping[str, Any]) -> str:
-    """Words for IPython's display objects, whose own text is their class name."""
+    """Words for what has only its class name for a text."""
     for mime in ("text/markdown", "text/latex"):
         if isinstance(data.get(mime), str):
             return str(data[mime])
     if isinstance(data.get("text/html"), str):
-        text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", data["text/html"][:20_000])
-        return re.sub(r"\s+", " ", html.unescape(text)).strip()[:2_000] or "HTML"
+        return html_words(data["text/html"]) or "HTML"
     if "image/svg+xml" in data:
-        return "SVG picture"
+        return svg_words(str(data["image/svg+xml"]))
     if "application/json" in data:
         return _encode(data["application/json"])[:2_000]
     return str(data.get("text/plain", ""))
+
+
+def html_words(source: str) -> str:
+    """The words of HTML, a line for each row or block."""
+    text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>", " ", source[:20_000])
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"(?i)<(?:br|/tr|/p|/div|/h\d|/li)\b[^>]*>", "\n", text)
+    text = html.unescape(re.sub(r"<[^>]*>", " ", text))
+    return "\n".join(line for row in text.split("\n") if (line := " ".join(row.split())))[:2_000]
+
+
+def svg_words(source: str) -> str:
+    """`SVG picture`, with the size and the title that it names itself."""
+    head = source[:20_000]
+    words = "SVG picture"
+    if tag := re.search(r"(?is)<svg\b[^>]{0,2000}>", head):
+        size = [re.search(rf"""\b{side}=["']([\d.]{{1,10}}(?:px|pt|mm|cm|in|%)?)["']""", tag[0]) for side in _SIDES]
+        if size[0] and size[1]:
+            words += f" {size[0][1]} x {size[1][1]}"
+    if title := re.search(r"(?is)<title\b[^>]{0,200}>([^<]{1,300})</title>", head):
+        words += f" “{' '.join(html.unescape(title[1]).split())}”"
+    return words
 
 
 def clean_text(text: str) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sized
+from typing import Any, Protocol, cast
 from weakref import WeakSet
 
 import PIL.Image
 from matplotlib.figure import Figure
 
 from executor.languages import figures
-from executor.languages.bundles import WRAPPER, clean_text, json_size, json_value, words_for
+from executor.languages.bundles import WRAPPER, clean_text, json_size, json_value, svg_words, words_for
 from executor.languages.channel import PictureData
+from executor.languages.charts import PLOTLY, chart_words, specification
 from executor.languages.control import Control
+from executor.languages.digests import MAX_ITEMS
 from executor.languages.pictures import (
     MAX_PICTURE_CHARS,
     MIN_PICTURE_CHARS,
@@ -36,6 +39,7 @@ MAX_NOTICES = 40
 _RASTER = ("image/png", "image/jpeg", "image/webp", "image/gif")
 _DROPPED = frozenset({*_RASTER, "application/pdf"})
 _BUILTIN = frozenset({int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset, range, type(None)})
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 _clock = time.monotonic
 
 
@@ -176,13 +180,19 @@ class Displays:
         try:
             plain = forms["text/plain"]
             if type(value) in _BUILTIN and not any(type(value) in printers for printers in self._printers):
-                data = {"text/plain": plain(value)}  # the other forms would be asked for nothing
+                text = plain(value)  # the other forms would be asked for nothing
+                if type(value) in _CONTAINERS and (count := len(cast(Sized, value))) > MAX_ITEMS:
+                    text = f"{text}\n({type(value).__name__} of {count:,} items, the first {MAX_ITEMS} are shown)"
+                data = {"text/plain": text}
             else:
                 data, _ = formatter.format(value)
+                data = {**specification(value), **data}
         finally:
             self._shell.complaints = None
         if not data and not complaints:
             return None  # the object has shown itself
+        if PLOTLY in data:
+            complaints.clear()  # it misses a package only for the way that notebooks of old took
         headlines = [f"{e['type']}: {e['message']}" for e in map(self._shell.tracebacks.describe, complaints)]
         if data.get("text/plain") is None:
             reason = headlines.pop(0) if headlines else "it gave no text"
@@ -197,10 +207,23 @@ class Displays:
             if source is None and (raw := data.get(mime)) is not None:
                 source = self._decoded(raw)
         clean = self._clean(data)
+        if source is None and isinstance(drawing := clean.get("image/svg+xml"), str):
+            self._keep_drawing(drawing, clean)
         if source is not None:
             self._send_picture(source, clean, "", is_result)
         elif clean:
             self._send(clean, None, is_result)
+
+    def _keep_drawing(self, drawing: str, data: dict[str, Any]) -> None:
+        """Keep an SVG as a file, and say where: a reader who gets text alone cannot see it."""
+        file = drawing.encode()
+        digest = hashlib.blake2b(file, digest_size=16).digest()
+        words = data.get("text/plain") or svg_words(drawing)
+        if digest in self._seen:
+            data["text/plain"] = f"{words} (the same picture as {self._seen[digest]})"
+        elif path := self._keep(file, "svg"):
+            self._seen[digest] = path
+            data["text/plain"] = f"{words} (in {path})"
 
     def _decoded(self, raw: object) -> Source | None:
         try:
@@ -223,7 +246,9 @@ class Displays:
                 self.note(f"A displayed value's {mime} of {size} characters is over {MAX_DATA} and was left out.")
             else:
                 clean[mime] = value
-        if WRAPPER.fullmatch(clean.get("text/plain", "")):
+        if words := chart_words(clean):
+            clean["text/plain"] = words  # its own would be all the data
+        elif WRAPPER.fullmatch(clean.get("text/plain", "")):
             clean["text/plain"] = words_for(clean)
         return clean
 

@@ -20,6 +20,9 @@ from typing import Any, NoReturn, TextIO
 PACKAGES = ".packages/python"
 """Where a session's own packages lie, relative to its folder."""
 
+_SURROUNDINGS = {"PLOTLY_RENDERER": "plotly_mimetype+colab"}
+"""Plotly opens a browser where it finds no notebook of its kinds; so it gives JSON, and HTML that stands alone."""
+
 _fstat = os.fstat
 _dup2 = os.dup2
 _flush_c = ctypes.CDLL(None).fflush
@@ -100,6 +103,7 @@ def settle_in(folder: Path, *, seed: int | None) -> None:
     _reseed(seed)
     os.chdir(folder)
     tempfile.tempdir = None
+    os.environ.update(_SURROUNDINGS)
     sys.argv = [""]
     sys.path[:] = [*import_paths(folder), *(p for p in sys.path if p and p != str(Path.cwd()))]
     faulthandler.enable(file=2, all_threads=False)

@@ -83,6 +83,11 @@ def _hint(error: BaseException, folder: Path | None) -> str:
                 "It does not fit into the session's memory: delete large variables (del name), read in parts "
                 "(chunksize, usecols) or use smaller types (float32, category)."
             )
+        if isinstance(each, ValueError) and "requires nbformat" in str(each)[:200]:
+            return (
+                "Let the figure itself be the cell's last value instead of calling show(), or use "
+                'install_packages(["nbformat"]) and import plotly in a new session.'
+            )
         if isinstance(each, KeyError) and (words := _columns(each)):
             return words
     return ""

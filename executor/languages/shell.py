@@ -23,6 +23,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from executor.languages.bundles import markdown_table
+from executor.languages.digests import MAX_ITEMS, print_frame
 from executor.languages.displays import Displays
 from executor.languages.traceback import Tracebacks, cell_name
 
@@ -264,6 +265,9 @@ def make_shell(names: dict[str, Any]) -> NotebookShell:
     shell.put_ready_names()
     shell.db = {}  # what %cd and %bookmark note down; IPython's own store is a folder that sessions would share
     untyped.display_formatter.formatters["text/markdown"].for_type(pd.DataFrame, markdown_table)
+    plain = untyped.display_formatter.formatters["text/plain"]
+    plain.for_type(pd.DataFrame, print_frame)
+    plain.max_seq_length = MAX_ITEMS
     for name in ("bash", "sh"):
         untyped.register_magic_function(_script_magic(shell, name), "cell", name)
     for kind in (Figure, PIL.Image.Image):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from executor.languages import figures
+from executor.languages import digests, figures
 from executor.languages.cells import Cells
 from executor.languages.displays import Displays
 from executor.languages.guest import take_keyboard_away
@@ -42,8 +42,7 @@ READY_NAMES = {
 def warm_shell() -> NotebookShell:
     """The shell, with everything loaded that workers share. Raises RuntimeError where a thread was left behind."""
     figures.install()
-    # as in a notebook: pandas takes us for a terminal, where it would leave out what is wider than 80 characters
-    pd.set_option("display.max_columns", 20, "display.width", 160)
+    digests.set_up()
     shell = make_shell(READY_NAMES)
     take_keyboard_away()
     _run_once(shell)
@@ -85,6 +84,7 @@ _WARMING: tuple[str, ...] = (
     "1 / 0",
     "pd.DataFrame({'a': [1, 2.5], 'b': ['x', 'y']})",
     "pd.DataFrame({'a': np.arange(100.0)}).describe()",
+    "pd.DataFrame({'a': np.arange(100.0), 'b': 'x'})",
     "np.linspace(0, 1, 5)",
     "_f, _a = plt.subplots(2, 2)\n"
     "_a[0, 0].plot([1, 2, 3], label='x')\n_a[0, 0].legend()\n_a[0, 0].set_title('Title 0123456789')\n"

@@ -157,3 +157,93 @@ def test_a_decompression_bomb_is_a_notice(worker):
 def test_formatters_of_the_user_are_used(worker):
     worker.run("get_ipython().display_formatter.formatters['text/html'].for_type(int, lambda n: f'<i>{n}</i>')")
     assert worker.run("5").displays[0]["data"]["text/html"] == "<i>5</i>"
+
+
+def test_a_large_data_frame_is_digested(shared):
+    text = shared.run("pd.DataFrame({'n': range(5000), 'word': 'abc', 'x': 0.5})").result
+    lines = text.splitlines()
+    assert lines[:2] == ["DataFrame of 5,000 rows x 3 columns", "columns: n int64, word str, x float64"]
+    assert [line.split()[0] for line in lines[3:]] == ["0", "1", "2", "3", "4", "…", "4997", "4998", "4999"]
+
+
+def test_a_wide_data_frame_says_what_it_leaves_out(shared):
+    text = shared.run("pd.DataFrame(np.arange(3_000_000).reshape(-1, 300)).add_prefix('column_')").result
+    assert text.startswith("DataFrame of 10,000 rows x 300 columns\ncolumns: column_0 int64, ")
+    assert ", … 260 more\n" in text and text.endswith("of 300 columns)")
+    assert len(text) < 4_000 and max(len(line) for line in text.splitlines()[2:]) <= 170
+
+
+def test_a_data_frame_of_enormous_cells_is_bounded(shared):
+    text = shared.run("pd.DataFrame({f'{i}' * 500: ['x' * 100_000] * 100 for i in range(9)})").result
+    assert len(text) < 4_000
+
+
+@pytest.mark.parametrize("rows", [0, 1, 8, 9, 10, 60, 61])
+def test_no_row_of_a_small_table_is_lost(shared, rows):
+    text = shared.run(f"pd.DataFrame({{'row': np.arange({rows}) + 10_000}})").result
+    assert sum("100" in line for line in text.splitlines()) == (rows if rows <= 60 else 8)
+
+
+def test_tables_inside_of_lists_and_broken_subclasses_are_shown(shared):
+    assert shared.run("[pd.DataFrame({'a': [1]})]").result == "[   a\n 0  1]"
+    cell = shared.run("class F(pd.DataFrame):\n    shape = property(lambda s: 1 / 0)\nF({'a': range(100)})")
+    assert cell.status == "ok" and cell.result
+
+
+def test_who_sets_pandas_options_gets_what_they_say(worker):
+    cell = worker.run("pd.set_option('display.max_rows', None)\npd.DataFrame({'a': range(500)})")
+    assert len(cell.result.splitlines()) == 501
+
+
+def test_long_containers_say_how_long_they_are(shared):
+    assert shared.run("list(range(1000))").result.endswith("...]\n(list of 1,000 items, the first 200 are shown)")
+    assert shared.run("list(range(200))").result.endswith(" 199]")
+    assert "dict of 5,000 items" in shared.run("{i: i for i in range(5000)}").result
+
+
+def test_an_object_with_a_form_but_no_words_gets_some(shared):
+    cell = shared.run(
+        "class R:\n    def _repr_html_(self):\n"
+        "        return '<style>p{}</style><table><tr><th>a</th><td>1&lt;2</td></tr><tr><td>b</td></tr></table>'\nR()"
+    )
+    assert cell.result == "a 1<2\nb"
+
+
+def test_an_svg_is_kept_as_a_file_once(worker):
+    cell = worker.run(
+        'from IPython.display import SVG\nsvg = \'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30">'
+        "<title>A &amp; B</title></svg>'\ndisplay(SVG(svg))\nSVG(svg)"
+    )
+    assert cell.texts == [
+        "SVG picture 40 x 30 “A & B” (in plots/1.svg)",
+        "SVG picture 40 x 30 “A & B” (the same picture as plots/1.svg)",
+    ]
+    assert (worker.folder / "plots" / "1.svg").read_text().startswith("<svg")
+    assert cell.displays[0]["data"]["image/svg+xml"].startswith("<svg")
+
+
+def test_interactive_figures_are_told_in_words(shared):
+    cell = shared.run(
+        "class P:\n    def __repr__(self): return 'Figure({' + 'x' * 50_000\n"
+        "    def _ipython_display_(self): raise ValueError('requires nbformat')\n"
+        "    def _repr_mimebundle_(self, **kw):\n"
+        "        layout = {'title': {'text': 'Sales <b>2024</b>'}, 'xaxis': {'title': {'text': 'month'}}}\n"
+        "        data = [{'type': 'bar', 'name': 'north'}, {'type': 'bar'}, {}]\n"
+        "        return {'application/vnd.plotly.v1+json': {'data': data, 'layout': layout}, 'text/html': '<p>'}\nP()"
+    )
+    assert cell.result == "Interactive plotly figure “Sales 2024”: 2 bar, 1 scatter, named north, x: month"
+    assert set(cell.displays[0]["data"]) == {"application/vnd.plotly.v1+json", "text/html", "text/plain"}
+    assert cell.notices == ""
+    cell = shared.run(
+        "class Chart:\n    def to_dict(self):\n"
+        "        return {'$schema': 'x/schema/vega-lite/v6.1.0.json', 'title': 'Hi', 'mark': {'type': 'bar'},"
+        " 'encoding': {'x': {'field': 'a'}, 'y': {'aggregate': 'count'}}}\nChart.__module__ = 'altair.api'\nChart()"
+    )
+    assert cell.result == "Interactive Vega chart “Hi”: bar (x: a, y: count)"
+    assert "application/vnd.vegalite.v6+json" in cell.displays[0]["data"]
+
+
+@pytest.mark.parametrize("chart", ["{}", "{'data': 5, 'layout': [1]}", "{'data': [None], 'layout': {'title': 3}}"])
+def test_figures_that_are_none_are_told_all_the_same(shared, chart):
+    cell = shared.run(f"display({{'application/vnd.plotly.v1+json': {chart}, 'text/plain': 'x'}}, raw=True)")
+    assert cell.status == "ok" and cell.texts[0].startswith("Interactive plotly figure")
