@@ -21,6 +21,7 @@ from executor.local.paths import SESSIONS
 from executor.local.report import file_from
 from executor.packages.report import Ecosystem
 from executor.results import FileInfo, Language
+from executor.sandbox import identity
 from executor.sandbox.report import SandboxReport
 from executor.settings import Settings
 
@@ -32,6 +33,8 @@ class LocalBackend:
     """Implements `executor.backend.Backend`. Making one starts the zygote, so that it loads while others import."""
 
     def __init__(self, settings: Settings) -> None:
+        # where a session shares our user, its code must not look into us
+        identity.hide()
         self._settings = settings
         self._state = settings.state_path()
         self._temporary = not settings.state_dir

@@ -222,7 +222,7 @@ class Confined:
         from executor import Executor, Settings
 
         if layers:
-            _change_layers(layers)
+            change_layers(layers)
         settings = Settings(state_dir=str(victim.state), security_policy="off", max_sessions=40, **LIMITS)
         executor = Executor(settings)
         await executor.start()
@@ -273,7 +273,7 @@ class Confined:
         await self.executor.aclose()
 
 
-def _change_layers(layers: dict[str, Any]) -> None:
+def change_layers(layers: dict[str, Any]) -> None:
     """Let the zygote do without some layers: there is no setting for that, on purpose."""
     popen = subprocess.Popen
     patch = (
