@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from typing import Self
 
 from executor.backend import Backend, ExecutionEvent, Finished, SessionSpec, SessionStats
@@ -265,7 +265,7 @@ class Executor:
         conversation: str | None = None,
         offset: int = 0,
         length: int | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of a file, `length` of them from `offset` on."""
         session = self._find(session_id, owner, conversation)
         session.touch()

@@ -14,6 +14,7 @@ from executor.errors import InvalidRequest, NoSuchFile
 from executor.results import FileInfo
 from space import schemas
 from space.content import Answer, clean, file_data, json_answer, size_words
+from space.downloads import Downloads, downloads
 from space.identity import Caller
 from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox, session_note
 
@@ -22,8 +23,13 @@ _OVERHEAD_CHARS = 1_000  # what an answer says beside a file's content
 
 
 async def upload_file(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
-    data = _decoded(values["content"], values["encoding"])
+    url = values.get("url")
+    if url and values["content"]:
+        raise InvalidRequest("give content or url, not both.")
+    data = _decoded(values["content"] or "", values["encoding"])
     offset, final, path = values["offset"], values["final"], values["path"]
+    if url and (offset or not final):
+        raise InvalidRequest("a file from a url comes in one call; leave out offset and final.")
     named = values["session_id"]
     if not named and caller.conversation is None:
         if offset:
@@ -34,7 +40,10 @@ async def upload_file(box: Toolbox, caller: Caller, values: Arguments) -> Answer
         # raises before anything is kept for a session that is not the caller's
         box.executor.session(session_id, owner=caller.owner, conversation=caller.conversation)
     key = (f"{caller.owner}\n{caller.conversation or ''}", session_id, path)
-    if final and offset == 0:
+    if url:
+        received = 0
+        chunks = box.fetcher.fetch(url)
+    elif final and offset == 0:
         received = len(data)
         chunks = _one(data)
     else:
@@ -62,14 +71,16 @@ async def list_files(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
     shown: list[dict[str, Any]] = []
     room = box.settings.max_result_chars - _OVERHEAD_CHARS
     for file in files:
-        data = file_data(file)
-        room -= len(json.dumps(data, ensure_ascii=False)) + 2
+        entry = file_data(file)
+        room -= len(json.dumps(entry, ensure_ascii=False)) + 2
         if room < 0:
             break
-        shown.append(data)
-    data = {"session_id": session_id, "files": shown}
+        shown.append(entry)
+    data: dict[str, Any] = {"session_id": session_id, "files": shown}
     if len(shown) < len(files):
         data["omitted"] = len(files) - len(shown)
+    if files and (address := box.links.absolute(box.links.archive(box.grant(caller, session_id)))):
+        data["zip_url"] = address
     return json_answer(data, session_id=session_id)
 
 
@@ -81,12 +92,17 @@ async def download_file(box: Toolbox, caller: Caller, values: Arguments) -> Answ
         raise InvalidRequest(f"{path} has {size_words(info.size)}; offset {offset} is behind its end.")
     room = box.settings.max_result_chars - _OVERHEAD_CHARS
     length = min(values["length"] or info.size, info.size - offset, room)
+    link = downloads(box.links, box.grant(caller, session_id), [info.path])
+    if link.text and values["encoding"] == "auto" and info.size > room and not offset and not values["length"]:
+        return _link_only(session_id, info, link, "too large for one answer")
     raw = await _read(box, caller, session_id, path, offset, length)
     whole = offset + len(raw) >= info.size
     text = _as_text(raw, whole) if values["encoding"] != "base64" else None
     if text is None:
         if values["encoding"] == "text":
             raise InvalidRequest(f"{path} is no UTF-8 text at byte {offset}; download it with encoding base64.")
+        if link.text and values["encoding"] == "auto" and not offset and not values["length"]:
+            return _link_only(session_id, info, link, "no text")
         # three bytes become four characters, and a part must end on such a three to be joined with the next
         fits = room * 3 // 4 // 3 * 3
         raw = raw[:fits]
@@ -115,8 +131,29 @@ async def download_file(box: Toolbox, caller: Caller, values: Arguments) -> Answ
         "content": content,
     }
     # the content is a block of its own, so that it can be taken byte for byte
+    if link.addresses:
+        structured["url"] = link.addresses[clean(info.path)]
     texts = (content, clean(f"{about}\nsession_id: {session_id}"))
-    return Answer(texts=texts if content else texts[1:], structured=clean(structured), session_id=session_id)
+    answer = Answer(texts=texts if content else texts[1:], structured=clean(structured), session_id=session_id)
+    return link.put_into(answer)
+
+
+def _link_only(session_id: str, info: FileInfo, link: Downloads, why: str) -> Answer:
+    """A file that is better given to the person than read by the model."""
+    said = f"{info.path}: {size_words(info.size)}, {why}. To read it here name an encoding, offset or length."
+    structured = {
+        "session_id": session_id,
+        "path": info.path,
+        "size": info.size,
+        "offset": 0,
+        "length": 0,
+        "next_offset": None,
+        "encoding": "base64",
+        "content": "",
+        "url": link.addresses[clean(info.path)],
+    }
+    texts = (clean(f"{said}\nsession_id: {session_id}"),)
+    return link.put_into(Answer(texts=texts, structured=clean(structured), session_id=session_id))
 
 
 async def delete_file(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
@@ -133,6 +170,7 @@ async def delete_file(box: Toolbox, caller: Caller, values: Arguments) -> Answer
 def file_tools(settings: Settings) -> tuple[Tool, ...]:
     """The tools for files."""
     offset = {"type": "integer", "minimum": 0, "default": 0}
+    by_url = settings.allow_url_upload
     return (
         Tool(
             name="upload_file",
@@ -143,12 +181,13 @@ def file_tools(settings: Settings) -> tuple[Tool, ...]:
             properties={
                 "path": _PATH,
                 "content": {"type": "string"},
+                **({"url": {"type": "string", "description": "Fetch it from there instead."}} if by_url else {}),
                 "encoding": {"type": "string", "enum": ["text", "base64"], "default": "text"},
                 "offset": offset,
                 "final": {"type": "boolean", "default": True},
                 "session_id": SESSION_ID,
             },
-            required=("path", "content"),
+            required=("path",) if by_url else ("path", "content"),
             output=schemas.UPLOADED,
             run=upload_file,
             destructive=True,
@@ -166,7 +205,8 @@ def file_tools(settings: Settings) -> tuple[Tool, ...]:
         Tool(
             name="download_file",
             title="Read file",
-            description="Read a file of the session: text as it is, anything else as base64, in parts if it is large.",
+            description="Read a file of the session and get a download link for the user. Text comes as it is; of what "
+            "is binary or large the link alone, or with encoding base64, offset or length its bytes.",
             properties={
                 "path": _PATH,
                 "encoding": {"type": "string", "enum": ["auto", "text", "base64"], "default": "auto"},
@@ -207,23 +247,15 @@ def _decoded(content: str, encoding: str) -> bytes:
 
 
 async def _info(box: Toolbox, caller: Caller, session_id: str, path: str) -> FileInfo:
-    """The file's size, from the list: the executor gives bytes without saying how many there are."""
-    files = await box.executor.list_files(session_id, owner=caller.owner, conversation=caller.conversation)
-    wanted = path.removeprefix("./")
-    for file in files:
-        if file.path == wanted:
-            return file
-    # hidden files are not listed; the executor also says best what is wrong with a path
-    size = 0
+    """The file's size; where there is none, what is there instead."""
     try:
-        async for chunk in box.executor.get_file(
-            session_id, path, owner=caller.owner, conversation=caller.conversation
-        ):
-            size += len(chunk)
+        return await box.executor.file_info(session_id, path, owner=caller.owner, conversation=caller.conversation)
     except NoSuchFile as error:
+        files = await box.executor.list_files(session_id, owner=caller.owner, conversation=caller.conversation)
         there = ", ".join(file.path for file in files[:20]) or "nothing yet"
-        raise NoSuchFile(f"{error} It holds {there}.") from None
-    return FileInfo(path, size, 0.0)
+        raise NoSuchFile(
+            f"{error} It holds {there}. The user can put a file in on the page that open_session_page links to."
+        ) from None
 
 
 async def _read(box: Toolbox, caller: Caller, session_id: str, path: str, offset: int, length: int) -> bytes:

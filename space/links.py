@@ -133,7 +133,7 @@ class Links:
         grant = self._grants.get(handle)
         if grant is None:
             raise LinkRefused("The session of this link has ended. Ask for a new link.", gone=True)
-        return Link(kind, grant, body[_HEAD.size :].decode(), float(expires))
+        return Link(kind, grant, body[_HEAD.size :].decode("utf-8", "surrogatepass"), float(expires))
 
     def open_session(self, token: str) -> Grant:
         """The session that the page shall open, from the `session` parameter of its address. Raises LinkRefused."""
@@ -142,7 +142,8 @@ class Links:
     # Inside
 
     def _token(self, kind: Kind, grant: Grant, path: str = "") -> str:
-        body = _HEAD.pack(_KINDS[kind], int(time.time() + self._ttl), self._handle(grant)) + path.encode()
+        head = _HEAD.pack(_KINDS[kind], int(time.time() + self._ttl), self._handle(grant))
+        body = head + path.encode("utf-8", "surrogatepass")
         return _encoded(body + self._mac(body))
 
     def _handle(self, grant: Grant) -> bytes:

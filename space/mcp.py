@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs
 
+import anyio
 from mcp.server.lowlevel import Server
 from mcp.server.sse import SseServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -22,12 +23,13 @@ from starlette.types import Receive, Scope, Send
 from executor.events import AccessRefused, Bus, ConnectionChanged
 from space.bodies import MAX_BODY_BYTES, REFUSAL, BodyReader
 from space.calls import Call, Calls
-from space.content import Answer, refusal
+from space.content import Answer, clean, refusal
 from space.identity import BadIdentity, Caller, caller_of
 from space.toolbox import Tool, Toolbox, Transport
 
 ROOT = "/gradio_api/mcp"
 _CONNECTION = "space.connection"
+from space import progress
 _SDK_LIMIT = MAX_BODY_BYTES + 1024  # ours speaks first, with a sentence
 
 INSTRUCTIONS = (
@@ -104,7 +106,8 @@ class Endpoint:
             return _result(refusal(str(error)))
         connection: str | None = scope.get(_CONNECTION)
         transport: Transport = "http" if connection is None else "sse"
-        task = asyncio.create_task(self._toolbox.call(name, arguments, caller, transport))
+        with progress.told_to(self._reporter()):
+            task = asyncio.create_task(self._toolbox.call(name, arguments, caller, transport))
         call = self._calls.add(task, caller=caller, connection=connection, request_id=context.request_id)
         return _result(await self._answer(call))
 
@@ -116,6 +119,23 @@ class Endpoint:
             if (current is not None and current.cancelling()) or not call.cancelled:
                 raise  # the SDK ends this request; where the client broke off without a cancel, the code runs on
             return refusal("the call was cancelled; its code was interrupted, the session is still there.")
+
+    def _reporter(self) -> progress.Reporter | None:
+        """Sends progress to the client of this request; None where it gave no token for it."""
+        context = self._server.request_context
+        token = context.meta.progressToken if context.meta else None
+        if token is None:
+            return None
+        session, request_id = context.session, str(context.request_id)
+
+        async def report(seconds: float, line: str) -> None:
+            # a client that is gone wants no news
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                await session.send_progress_notification(
+                    token, seconds, message=clean(line), related_request_id=request_id
+                )
+
+        return report
 
     async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()

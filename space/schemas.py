@@ -26,7 +26,7 @@ _TIME = {"type": "string", "description": "ISO 8601, UTC"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 
 FILE = _object(
-    {"path": _TEXT, "size": _COUNT, "modified": _TIME, "change": {"enum": ["new", "changed"]}},
+    {"path": _TEXT, "size": _COUNT, "modified": _TIME, "change": {"enum": ["new", "changed"]}, "url": _TEXT},
     ("path", "size", "modified"),
     "path relative to the session's folder, size in bytes",
 )
@@ -151,7 +151,15 @@ UPLOADED = _object(
     ("session_id", "path", "size", "complete"),
 )
 
-FILES = _object({"session_id": _TEXT, "files": _list(FILE)}, ("session_id", "files"))
+FILES = _object(
+    {
+        "session_id": _TEXT,
+        "files": _list(FILE),
+        "omitted": {"type": "integer", "description": "files that did not fit"},
+        "zip_url": {"type": "string", "description": "all of them in one download"},
+    },
+    ("session_id", "files"),
+)
 
 CONTENT = _object(
     {
@@ -168,3 +176,9 @@ CONTENT = _object(
 )
 
 DELETED = _object({"session_id": _TEXT, "path": _TEXT, "deleted": {"type": "boolean"}}, ("path", "deleted"))
+        "url": {"type": "string", "description": "download of the whole file"},
+PAGE = _object(
+    {"session_id": _TEXT, "url": _TEXT, "upload_url": _TEXT, "expires": _TIME},
+    ("session_id", "url", "upload_url", "expires"),
+)
+

@@ -24,6 +24,7 @@ from space.health import build_id, health_route
 from space.mcp import Endpoint
 from space.page import CSS, build_page
 from space.toolbox import Tool, Toolbox
+from space.transfer_routes import transfer_routes
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,12 @@ class Space:
         middleware = [Middleware(HostCheck, settings=self.settings, bus=bus)]
         if self.settings.access_key:
             middleware.append(Middleware(KeyCheck, key=self.settings.access_key, bus=bus))
-        routes = [*self._endpoint.routes(), health_route(self.toolbox), *self._monitoring.routes]
+        routes = [
+            *self._endpoint.routes(),
+            *transfer_routes(self.executor, self.toolbox.links, self.settings, bus),
+            health_route(self.toolbox),
+            *self._monitoring.routes,
+        ]
         return {
             "server_name": self.settings.bind_host,
             "server_port": self.settings.port or _free_port(self.settings.bind_host),

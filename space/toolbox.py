@@ -14,7 +14,9 @@ from executor.errors import ExecutorError, InvalidRequest
 from executor.events import Bus, Fault, ToolCalled, during
 from space.arguments import BadArgument, checked
 from space.content import Answer, refusal
+from space.fetch import Fetcher, FetchRefused
 from space.identity import Caller
+from space.links import Grant, Links
 from space.uploads import UploadRefused, Uploads
 
 Arguments = dict[str, Any]
@@ -57,7 +59,9 @@ class Toolbox:
         self.executor = executor
         self.settings = settings
         self.tools = tools
+        self.links = Links(settings)
         self.uploads = Uploads(max_bytes=settings.max_upload_mb * 2**20)
+        self.fetcher = Fetcher(max_bytes=settings.max_upload_mb * 2**20)
         self.ready = asyncio.Event()
         """Set once the executor has started; calls wait for it."""
         self._bus = bus
@@ -74,7 +78,7 @@ class Toolbox:
             try:
                 answer = await self._answer(name, arguments, caller)
                 outcome = "error" if answer.is_error else "ok"
-            except (ExecutorError, BadArgument, UploadRefused) as error:
+            except (ExecutorError, BadArgument, UploadRefused, FetchRefused) as error:
                 answer = refusal(str(error))
                 outcome = "error"
             except Exception as error:
@@ -108,6 +112,10 @@ class Toolbox:
             except TimeoutError:
                 return refusal("the interpreter is still starting; try again in half a minute.")
         return await tool.run(self, caller, values)
+
+    def grant(self, caller: Caller, session_id: str) -> Grant:
+        """What a link made for this caller speaks for."""
+        return Grant(caller.owner, caller.conversation, session_id)
 
     async def session_id(self, caller: Caller, session_id: str | None) -> str:
         """The session that a call means: the one it names, else its conversation's own."""

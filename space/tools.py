@@ -8,41 +8,30 @@ from typing import Any
 
 from executor import Settings
 from executor.errors import SettingsError
-from executor.results import Language, SessionInfo
+from executor.results import SessionInfo
 from space import schemas
-from space.content import Answer, execution_answer, history_data, iso, json_answer, session_data
+from space.content import Answer, history_data, iso, json_answer, session_data
 from space.file_tools import file_tools
 from space.identity import Caller
+from space.package_tools import package_tools
+from space.page_tools import page_tools
+from space.run_tools import execute, run_tools
 from space.system import system_info
-from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox, session_note
+from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox
 
 _NEEDED_ID: dict[str, Any] = {"type": "string"}
 
 
-async def _execute(box: Toolbox, caller: Caller, code: str, language: Language, values: Arguments) -> Answer:
-    session_id = values["session_id"]
-    result = await box.executor.execute(
-        code,
-        language=language,
-        owner=caller.owner,
-        conversation=caller.conversation,
-        session_id=session_id,
-        timeout=values["timeout"],
-    )
-    note = session_note(caller, session_id)
-    return execution_answer(result, budget=box.settings.max_result_chars, session_note=note)
-
-
 async def execute_python_code(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
-    return await _execute(box, caller, values["code"], "python", values)
+    return await execute(box, caller, values["code"], "python", values)
 
 
 async def execute_javascript_code(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
-    return await _execute(box, caller, values["code"], "javascript", values)
+    return await execute(box, caller, values["code"], "javascript", values)
 
 
 async def execute_bash_command(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
-    return await _execute(box, caller, values["command"], "bash", values)
+    return await execute(box, caller, values["command"], "bash", values)
 
 
 async def create_execution_session(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
@@ -114,7 +103,15 @@ def tool_table(settings: Settings) -> dict[str, Tool]:
 
     Raises SettingsError for a name in `TOOLS` that no tool has.
     """
-    tools = {tool.name: tool for tool in (*_execution_tools(settings), *_session_tools(), *file_tools(settings))}
+    every = (
+        *_execution_tools(settings),
+        *run_tools(settings),
+        *_session_tools(),
+        *file_tools(settings),
+        *package_tools(settings),
+        *page_tools(),
+    )
+    tools = {tool.name: tool for tool in every}
     for name in settings.tools:
         if name not in tools:
             raise SettingsError(
@@ -126,7 +123,8 @@ def tool_table(settings: Settings) -> dict[str, Tool]:
 def _execution_tools(settings: Settings) -> tuple[Tool, ...]:
     timeout = {
         "type": "number",
-        "description": "Seconds until the code is stopped.",
+        "description": "Seconds until the code is stopped. "
+        f"After {settings.soft_wait:g} it goes on without this call; then use get_execution_result.",
         "exclusiveMinimum": 0,
         "maximum": settings.max_execution_timeout,
         "default": settings.execution_timeout,

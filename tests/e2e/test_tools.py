@@ -189,7 +189,8 @@ async def test_a_large_binary_goes_in_and_out_in_parts(space: RunningSpace, tran
         assert data_of(result) == {**data_of(result), "size": len(data), "complete": True}
         back = b""
         while True:
-            got = data_of(await session.call_tool("download_file", {"path": "big.bin", "offset": len(back)}))
+            asked = {"path": "big.bin", "offset": len(back), "encoding": "base64"}
+            got = data_of(await session.call_tool("download_file", asked))
             assert got["encoding"] == "base64" and len(got["content"]) <= 140_000
             back += base64.b64decode(got["content"])
             if got["next_offset"] is None:

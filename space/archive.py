@@ -1,0 +1,81 @@
+"""A session's whole folder as a zip, made while it is sent: neither the files nor the zip are ever held as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zipfile
+from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
+
+from executor import Executor
+from executor.errors import FileRefused, NoSuchFile
+from executor.results import FileInfo
+from space.links import Grant
+
+LEFT_OUT = "not-in-this-zip.txt"
+"""Tells of files that could not be read; only there if there are some."""
+_LEVEL = 1  # most of what is large is compressed already, and two cores are for the guests
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # of the format
+
+
+class _Sink:
+    """Where `zipfile` writes: collects the bytes until they are taken."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes, /) -> int:
+        # a copy: zipfile may hand over a view of what it goes on using
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """As `zipfile` expects of a file."""
+
+    def close(self) -> None:
+        """As `zipfile` expects of a file."""
+
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
+
+
+async def zipped(executor: Executor, grant: Grant, files: Sequence[FileInfo]) -> AsyncGenerator[bytes, None]:
+    """The bytes of a zip with these files of the session, each at most as long as it was when it was listed."""
+    sink = _Sink()
+    left_out: list[str] = []
+    archive = zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL)
+    for file in files:
+        reading = executor.get_file(
+            grant.session_id, file.path, length=file.size, owner=grant.owner, conversation=grant.conversation
+        )
+        async with contextlib.aclosing(reading) as chunks:
+            try:
+                # a file that cannot be read must be known before its name is in the zip
+                first = await anext(chunks, b"")
+            except (NoSuchFile, FileRefused) as error:
+                left_out.append(f"{file.path}: {error}")
+                continue
+            with archive.open(_entry(file), "w", force_zip64=True) as member:
+                await asyncio.to_thread(member.write, first)
+                async for chunk in chunks:
+                    yield sink.take()
+                    await asyncio.to_thread(member.write, chunk)
+        yield sink.take()
+    if left_out:
+        archive.writestr(LEFT_OUT, "\n".join(left_out) + "\n")
+    archive.close()
+    yield sink.take()
+
+
+def _entry(file: FileInfo) -> zipfile.ZipInfo:
+    try:
+        modified = datetime.fromtimestamp(file.modified, UTC).timetuple()[:6]
+    except (OverflowError, ValueError, OSError):
+        modified = _EARLIEST  # the guest sets the times of its files
+    entry = zipfile.ZipInfo(file.path, max(_EARLIEST, min(modified, (2107, 12, 31, 23, 59, 58))))
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry
