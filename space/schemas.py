@@ -42,7 +42,7 @@ _PICTURE = {
 
 _ERROR = {
     **_object(
-        {"type": _TEXT, "message": _TEXT, "line": {"type": ["integer", "null"]}, "traceback": _TEXT},
+        {"type": _TEXT, "message": _TEXT, "line": {"type": ["integer", "null"]}, "traceback": _TEXT, "hint": _TEXT},
         ("type", "message"),
     ),
     "type": ["object", "null"],
@@ -77,6 +77,12 @@ EXECUTION = _object(
         ),
         "truncated": {"type": "boolean"},
         "notices": _list(_TEXT),
+        "variables": _list(
+            _object(
+                {"name": _TEXT, "type": _TEXT, "summary": _TEXT, "change": {"enum": ["new", "changed"]}},
+                ("name", "type"),
+            )
+        ),
     },
     ("success", "status", "stdout", "stderr", "return_code", "execution_time", "session_id", "execution_id"),
 )
@@ -171,14 +177,14 @@ CONTENT = _object(
         "next_offset": {"type": ["integer", "null"], "description": "where the rest begins; null at the end"},
         "encoding": {"enum": ["text", "base64"]},
         "content": _TEXT,
+        "url": {"type": "string", "description": "download of the whole file"},
     },
     ("session_id", "path", "size", "offset", "length", "next_offset", "encoding", "content"),
 )
 
-DELETED = _object({"session_id": _TEXT, "path": _TEXT, "deleted": {"type": "boolean"}}, ("path", "deleted"))
-        "url": {"type": "string", "description": "download of the whole file"},
 PAGE = _object(
     {"session_id": _TEXT, "url": _TEXT, "upload_url": _TEXT, "expires": _TIME},
     ("session_id", "url", "upload_url", "expires"),
 )
 
+DELETED = _object({"session_id": _TEXT, "path": _TEXT, "deleted": {"type": "boolean"}}, ("path", "deleted"))
