@@ -13,7 +13,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.sse import SseServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.session import RequestResponder
-from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
+from mcp.types import CallToolResult, EmbeddedResource, ImageContent, TextContent, ToolAnnotations
 from mcp.types import Tool as ToolType
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,15 +21,16 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from executor.events import AccessRefused, Bus, ConnectionChanged
+from space import progress
 from space.bodies import MAX_BODY_BYTES, REFUSAL, BodyReader
 from space.calls import Call, Calls
 from space.content import Answer, clean, refusal
 from space.identity import BadIdentity, Caller, caller_of
 from space.toolbox import Tool, Toolbox, Transport
+from space.views import MIME
 
 ROOT = "/gradio_api/mcp"
 _CONNECTION = "space.connection"
-from space import progress
 _SDK_LIMIT = MAX_BODY_BYTES + 1024  # ours speaks first, with a sentence
 
 INSTRUCTIONS = (
@@ -111,15 +112,6 @@ class Endpoint:
         call = self._calls.add(task, caller=caller, connection=connection, request_id=context.request_id)
         return _result(await self._answer(call))
 
-    async def _answer(self, call: Call) -> Answer:
-        try:
-            return await asyncio.shield(call.task)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if (current is not None and current.cancelling()) or not call.cancelled:
-                raise  # the SDK ends this request; where the client broke off without a cancel, the code runs on
-            return refusal("the call was cancelled; its code was interrupted, the session is still there.")
-
     def _reporter(self) -> progress.Reporter | None:
         """Sends progress to the client of this request; None where it gave no token for it."""
         context = self._server.request_context
@@ -136,6 +128,15 @@ class Endpoint:
                 )
 
         return report
+
+    async def _answer(self, call: Call) -> Answer:
+        try:
+            return await asyncio.shield(call.task)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if (current is not None and current.cancelling()) or not call.cancelled:
+                raise  # the SDK ends this request; where the client broke off without a cancel, the code runs on
+            return refusal("the call was cancelled; its code was interrupted, the session is still there.")
 
     async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
@@ -225,6 +226,13 @@ def _result(answer: Answer) -> CallToolResult:
     content += [
         ImageContent.model_construct(type="image", data=picture.data, mimeType=picture.mime)
         for picture in answer.pictures
+    ]
+    content += [
+        # validated, and not constructed: the SDK writes an address only where it knows it for one
+        EmbeddedResource.model_validate(
+            {"type": "resource", "resource": {"uri": view.uri, "mimeType": MIME, "text": view.html}}
+        )
+        for view in answer.views
     ]
     return CallToolResult.model_construct(content=content, structuredContent=answer.structured, isError=answer.is_error)
 
