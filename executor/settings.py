@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, get_args, get_type_hints
 from executor.errors import SettingsError
 
 SecurityPolicy = Literal["auto", "strict", "standard", "off"]
+UiResources = Literal["off", "figures", "all"]
 LogFormat = Literal["auto", "json", "console"]
 
 SECRET = "secret"
@@ -45,6 +46,9 @@ class Settings:
     max_code_bytes: int = setting(1_000_000, "bytes of code in one call, as UTF-8", low=1, high=100_000_000)
     max_result_chars: int = setting(
         140_000, "characters of text and base64 in one answer to the model", low=2_000, high=4_000_000
+    )
+    ui_resources: UiResources = setting(
+        "figures", "what goes out as a ui:// view, too: off, figures (interactive ones), all (tables, too)"
     )
     show_variables: bool = setting(True, "name the variables that a Python cell made or changed")
     max_outputs: int = setting(100, "displayed values kept of one execution", low=1, high=10_000)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from executor.results import ErrorInfo, ExecutionResult, FileInfo, HistoryEntry, Output, Picture, Violation
+from executor.results import ErrorInfo, ExecutionResult, FileInfo, HistoryEntry, Output, Picture, Variable, Violation
 from space.content import clean, execution_answer, history_data, refusal, structured_result
 
 
@@ -171,3 +172,81 @@ def test_history_keeps_the_newest_that_fit() -> None:
 def test_a_refusal_begins_with_error() -> None:
     answered = refusal("session_id is needed here.")
     assert answered.texts == ("Error: session_id is needed here.",) and answered.is_error
+
+
+def test_a_hint_follows_its_error_and_is_not_said_twice() -> None:
+    no_network = "There is no network in this session."
+    error = ErrorInfo("OSError", "unreachable", 2, "OSError: unreachable", no_network)
+    shown = text(result(status="error", error=error, notices=(no_network, "Something else.")))
+    assert shown == (f"Error: OSError: unreachable (line 2)\nHint: {no_network}\nNote: Something else.\nsession_id: s1")
+    assert structured_result(result(error=error))["error"]["hint"] == no_network
+
+
+def test_variables_are_one_bounded_line() -> None:
+    variables = (Variable("df", "DataFrame", "1000x3", "new"), Variable("x", "int", "= 41", "changed"))
+    shown = text(result(variables=(*variables, Variable("model", "LinearRegression", "", "new"))))
+    assert shown == (
+        "(no output)\nVariables: df: DataFrame 1000x3; x: int = 41; model: LinearRegression\nsession_id: s1"
+    )
+    data = structured_result(result(variables=variables))["variables"]
+    assert data[1] == {"name": "x", "type": "int", "summary": "= 41", "change": "changed"}
+    many = text(result(variables=tuple(Variable(f"name_{n}", "str", "= 'abcdef'", "new") for n in range(50))))
+    line = many.splitlines()[1]
+    assert len(line) < 650 and line.endswith("more") and "\n" not in line
+
+
+def test_progress_bars_are_told_by_their_last_state_and_colours_not_at_all() -> None:
+    bar = "\r".join(f"{n}%|{'#' * (n // 10)}" for n in range(0, 101, 10))
+    stderr = f"\r{bar}\r\n\x1b[31mred\x1b[0m \x1b]0;title\x07done\x1b[K\nwindows\r\nb\x08bold\x00"
+    answered = execution_answer(result(stderr=stderr), budget=140_000)
+    assert answered.texts[0] == "stderr:\n100%|##########\nred done\nwindows\nbold\nsession_id: s1"
+    assert answered.structured is not None and answered.structured["stderr"] == stderr
+
+
+@pytest.mark.parametrize(
+    "printed", ["\x1b" * 100_000, "\r" * 100_000, "\x1b]" * 50_000, "\x08" * 100_000, "\x1b[1" * 40_000]
+)
+def test_no_printed_text_takes_long_to_clean(printed: str) -> None:
+    began = time.monotonic()
+    text(result(stdout=printed))
+    assert time.monotonic() - began < 5
+
+
+def test_a_long_value_is_shown_by_its_ends() -> None:
+    shown = text(result(outputs=(Output(data={"text/plain": "start" + "x" * 90_000 + "end"}, is_result=True),)))
+    assert len(shown) < 10_100 and shown.startswith("start") and "characters cut" in shown and "xend\n" in shown
+
+
+def test_a_picture_that_the_sandbox_left_out_is_said_to_have_had_no_room() -> None:
+    assert "plots/1.png, 640x480 (not attached: no room left in this answer)" in text(result(outputs=(picture(0),)))
+
+
+PLOTLY = {"text/plain": "Interactive plotly figure: 1 bar", "application/vnd.plotly.v1+json": {}, "text/html": "<p>fig"}
+TABLE = {"text/plain": "a\n1", "text/html": "<table><tr><td>1"}
+SCRIPT = {"text/plain": "a map", "text/html": "<div></div><SCRIPT>draw()</SCRIPT>"}
+
+
+@pytest.mark.parametrize(("ui", "number"), [("off", 0), ("figures", 2), ("all", 3)])
+def test_interactive_things_go_out_as_views_beside_words(ui: Any, number: int) -> None:
+    shown = execution_answer(
+        result(outputs=tuple(Output(data=d) for d in (PLOTLY, TABLE, SCRIPT))), budget=9_000, ui=ui
+    )
+    assert len(shown.views) == number
+    assert [view.uri for view in shown.views] == [f"ui://code-interpreter/e1/{n + 1}" for n in range(number)]
+    assert "Interactive plotly figure: 1 bar\na\n1\na map" in shown.texts[0]
+    assert ("Attached for the person" in shown.texts[0]) == bool(number)
+    assert "<" not in shown.texts[0]
+
+
+@pytest.mark.parametrize("budget", [2_000, 20_000, 140_000])
+def test_views_stay_within_the_budget_and_say_what_is_missing(budget: int) -> None:
+    html = Output(data={"text/plain": "a figure", "text/html": "<script>" + "x" * 30_000})
+    shown = execution_answer(
+        result(outputs=(*[html] * 20, picture(40_000)), stdout="y" * 50_000), budget=budget, ui="figures"
+    )
+    spent = (
+        sum(map(len, shown.texts)) + sum(len(p.data) for p in shown.pictures) + sum(len(v.html) for v in shown.views)
+    )
+    assert spent <= budget
+    assert "had no room in this answer" in shown.texts[0]
+    assert shown.texts[0].endswith("session_id: s1")
