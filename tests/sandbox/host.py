@@ -296,6 +296,13 @@ def _parent(pid: int) -> int:
 async def serve(bare: bool, layers: dict[str, Any]) -> None:
     """Answer requests until the asker hangs up."""
     base = Path(tempfile.mkdtemp(prefix="arena-"))
+    try:
+        await _serve_in(base, bare, layers)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+async def _serve_in(base: Path, bare: bool, layers: dict[str, Any]) -> None:
     base.chmod(0o711)
     state = base / "state"
     state.mkdir(mode=0o711)
@@ -328,7 +335,6 @@ async def serve(bare: bool, layers: dict[str, Any]) -> None:
                 os.kill(pid, signal.SIGKILL)
         print(json.dumps(answer), flush=True)
     await arena.aclose()
-    shutil.rmtree(base, ignore_errors=True)
 
 
 if __name__ == "__main__":
