@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import html
+import re
 import secrets
 import time
 from collections.abc import Collection, Iterable
@@ -15,11 +16,12 @@ from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from executor.events import AccessRefused, Bus
 from executor.settings import Settings
 from space.attempts import Attempts
+from space.links import SESSION_PARAMETER, LinkRefused, Links
 
 KEY_HEADER = "X-Access-Key"
 LOGIN_PATH = "/login"
@@ -34,6 +36,10 @@ OPEN_PATHS: tuple[str, ...] = (
 """Paths that need no access key; one that ends with a slash stands for everything below it."""
 SELF_CHECKED = "/metrics"
 """Lets itself be asked with a `key` parameter of its own, because a scraper's headers are spent on the way."""
+
+_PAGE = ".page"
+"""At the end of a cookie that a link to the page gave."""
+_NOT_THE_PAGES = re.compile(r"/*(gradio_api/*mcp|metrics)(/|$)")
 
 Reason = Literal["host", "origin", "key"]
 _LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -90,10 +96,19 @@ class KeyCheck:
     that address is looked at for a while. Cookies cannot be guessed, so they always hold.
     """
 
-    def __init__(self, app: ASGIApp, key: str, bus: Bus, *, open_paths: Collection[str] = OPEN_PATHS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        key: str,
+        bus: Bus,
+        *,
+        links: Links | None = None,
+        open_paths: Collection[str] = OPEN_PATHS,
+    ) -> None:
         self._app = app
         self._key = key.encode()
         self._bus = bus
+        self._links = links
         self._paths = frozenset(path for path in open_paths if not path.endswith("/"))
         self._folders = tuple(path for path in open_paths if path.endswith("/"))
         # a new key ends every cookie that the old one gave
@@ -116,8 +131,11 @@ class KeyCheck:
                 await self._app(scope, receive, send)
                 return
             await asyncio.sleep(self._attempts.failed(_address(scope)))
-        elif self._cookie_holds(_header(scope, b"cookie")):
+        elif self._cookie_holds(scope):
             await self._app(scope, receive, send)
+            return
+        elif (expires := self._linked(scope)) is not None:
+            await self._app(scope, receive, self._with_cookie(scope, send, expires))
             return
         self._bus.publish(AccessRefused(reason="key", path=_shown_path(scope)))
         if scope["type"] == "http" and given is None and "text/html" in (_header(scope, b"accept") or ""):
@@ -149,20 +167,42 @@ class KeyCheck:
             await _form("That is not the key.", 401)(scope, receive, send)
             return
         response = RedirectResponse("/", 303)
+        response.headers["Set-Cookie"] = self._cookie(scope, time.time() + COOKIE_SECONDS, "")
+        await response(scope, receive, send)
+
+    def _linked(self, scope: Scope) -> float | None:
+        """When the signed link to the page expires that this request was made with; None where there is none."""
+        if self._links is None or scope["type"] != "http" or scope["path"] != "/":
+            return None
+        token = parse_qs(scope["query_string"].decode("latin-1")).get(SESSION_PARAMETER, [""])[0]
+        try:
+            return self._links.open(token, "page").expires
+        except LinkRefused:
+            return None
+
+    def _with_cookie(self, scope: Scope, send: Send, expires: float) -> Send:
+        """Whoever came with a link to the page gets the page's further requests answered, and nothing else: a call of
+        a tool says itself whose it is, so that the endpoint must not be open to a user who knows no key."""
+        cookie = self._cookie(scope, expires, _PAGE)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"set-cookie", cookie.encode())]
+            await send(message)
+
+        return sending
+
+    def _cookie(self, scope: Scope, expires: float, reach: str) -> str:
+        body = f"{int(expires)}.{secrets.token_urlsafe(12)}{reach}"
         secure = scope.get("scheme") == "https" or _header(scope, b"x-forwarded-proto") == "https"
         # Hugging Face shows a Space inside a frame of its own site: without None the cookie would not come back there.
         # Requests from foreign pages are refused by their Origin.
         policy = "SameSite=None; Secure; Partitioned" if secure else "SameSite=Lax"
-        response.headers["Set-Cookie"] = (
-            f"{COOKIE}={self._cookie()}; Max-Age={COOKIE_SECONDS}; Path=/; HttpOnly; {policy}"
-        )
-        await response(scope, receive, send)
+        seconds = max(1, int(expires - time.time()))
+        return f"{COOKIE}={body}.{self._signature(body)}; Max-Age={seconds}; Path=/; HttpOnly; {policy}"
 
-    def _cookie(self) -> str:
-        body = f"{int(time.time()) + COOKIE_SECONDS}.{secrets.token_urlsafe(12)}"
-        return f"{body}.{self._signature(body)}"
-
-    def _cookie_holds(self, header: str | None) -> bool:
+    def _cookie_holds(self, scope: Scope) -> bool:
+        header = _header(scope, b"cookie")
         if not header:
             return False
         try:
@@ -173,7 +213,9 @@ class KeyCheck:
         if not hmac.compare_digest(signature.encode(), self._signature(body).encode()):
             return False
         expiry = body.partition(".")[0]
-        return expiry.isdigit() and int(expiry) > time.time()
+        if not (expiry.isdigit() and int(expiry) > time.time()):
+            return False
+        return not body.endswith(_PAGE) or _of_the_page(scope["path"])
 
     def _signature(self, body: str) -> str:
         digest = hmac.digest(self._signing, body.encode("utf-8", "replace"), "sha256")
@@ -182,6 +224,11 @@ class KeyCheck:
     async def _too_many(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._bus.publish(AccessRefused(reason="key", path=_shown_path(scope)))
         await _refuse(scope, receive, send, 429, "Error: too many wrong access keys; try again in a minute.")
+
+
+def _of_the_page(path: str) -> bool:
+    """Whether the page itself asks for a path."""
+    return _NOT_THE_PAGES.match(path) is None
 
 
 def _address(scope: Scope) -> str:

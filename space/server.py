@@ -60,7 +60,7 @@ class Space:
         bus = self.executor.bus
         middleware = [Middleware(HostCheck, settings=self.settings, bus=bus)]
         if self.settings.access_key:
-            middleware.append(Middleware(KeyCheck, key=self.settings.access_key, bus=bus))
+            middleware.append(Middleware(KeyCheck, key=self.settings.access_key, bus=bus, links=self.toolbox.links))
         routes = [
             *self._endpoint.routes(),
             *transfer_routes(self.executor, self.toolbox.links, self.settings, bus),
