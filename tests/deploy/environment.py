@@ -40,7 +40,9 @@ def space_environment(cache: Path, requirements: str, *, sdk: str, version: str)
     key = hashlib.sha256("\n".join((requirements, *packages, base)).encode()).hexdigest()[:16]
     place, done = cache / key, cache / key / "complete"
     if not done.exists():
-        shutil.rmtree(place, ignore_errors=True)
+        # each has most of a gigabyte: the ones for other requirements go
+        for other in (path for path in (cache.iterdir() if cache.exists() else ()) if (path / "pyvenv.cfg").exists()):
+            shutil.rmtree(other, ignore_errors=True)
         subprocess.run([base, "-m", "venv", place], check=True, timeout=120)
         wishes = place / "requirements.txt"
         wishes.write_text(requirements)
