@@ -35,6 +35,8 @@ class Attack:
     code: str
     bare: str = ""
     timeout: float = 5.0
+    inherits: bool = False
+    """The bare host hands its own environment on, as a plain `subprocess.run` does."""
 
 
 def attacks() -> list[Attack]:
@@ -111,11 +113,13 @@ class Arena:
         except ValueError:
             return None
 
-    def run(self, language: str, code: str, *, timeout: float = 5.0, tag: str = "no-such-tag") -> Outcome:
+    def run(
+        self, language: str, code: str, *, timeout: float = 5.0, tag: str = "no-such-tag", inherits: bool = False
+    ) -> Outcome:
         """Run code and judge it by its text, its traces and what is left of it."""
         self.start()
         assert self._process is not None and self._process.stdin is not None
-        request = {"language": language, "code": code, "timeout": timeout, "tag": tag}
+        request = {"language": language, "code": code, "timeout": timeout, "tag": tag, "inherits": inherits}
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
@@ -142,7 +146,7 @@ class Arena:
         prelude = HERE / "attacks" / f"prelude.{attack.language}"
         names = {**{name: str(value) for name, value in self.facts.items()}, "tag": tag}
         code = _Template(prelude.read_text() + attack.code).substitute(names)
-        return self.run(attack.language, code, timeout=attack.timeout, tag=tag)
+        return self.run(attack.language, code, timeout=attack.timeout, tag=tag, inherits=attack.inherits)
 
     def close(self) -> None:
         """Hang up; the host ends by itself."""

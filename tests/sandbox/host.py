@@ -165,7 +165,7 @@ class Bare:
         sleeper = subprocess.Popen(["sleep", "31415"], env={"DIARY": victim.diary}, cwd=victim.folder)
         victim.process = sleeper.pid
 
-    async def run(self, language: str, code: str, timeout: float) -> dict[str, Any]:
+    async def run(self, language: str, code: str, timeout: float, inherits: bool) -> dict[str, Any]:
         folder = tempfile.mkdtemp(dir=self.victim.state)
         Path(folder, ".tmp").mkdir()
         command = {
@@ -174,6 +174,8 @@ class Bare:
             "bash": ["bash", "-c", code],
         }[language]
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": folder, "TMPDIR": f"{folder}/.tmp"}
+        if inherits:
+            environment = {**os.environ, **environment}
         # into a file: a pipe would be held open by what the code leaves behind
         with tempfile.TemporaryFile(dir=self.victim.state.parent) as output:
             process = subprocess.Popen(
@@ -244,7 +246,7 @@ class Confined:
         victim.zygote = _parent(victim.leader)
         return cls(executor, victim)
 
-    async def run(self, language: str, code: str, timeout: float) -> dict[str, Any]:
+    async def run(self, language: str, code: str, timeout: float, inherits: bool) -> dict[str, Any]:
         session = await self.executor.create_session(owner="mallory")
         try:
             result = await self.executor.execute(
@@ -318,7 +320,7 @@ async def _serve_in(base: Path, bare: bool, layers: dict[str, Any]) -> None:
         request = json.loads(line)
         began = time.monotonic()
         try:
-            answer = await arena.run(request["language"], request["code"], request["timeout"])
+            answer = await arena.run(request["language"], request["code"], request["timeout"], request["inherits"])
         except Exception as error:
             answer = {"text": "", "status": f"failed: {error!r}"}
         answer["seconds"] = time.monotonic() - began
