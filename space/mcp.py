@@ -37,8 +37,10 @@ INSTRUCTIONS = (
     "A code interpreter with live sessions. Python, JavaScript and bash share one folder per conversation; variables, "
     "imports, the working directory and files last from call to call, so build on what is there instead of starting "
     "anew. Each result ends with its session_id; pass it on if the result says so. Matplotlib figures come back as "
-    "pictures by themselves, full-size in plots/. Put in files with upload_file, read them with download_file. After "
-    'an error fix the cell and run only that again. A result that begins with "Error:" failed.'
+    "pictures by themselves, full-size in plots/. A file that the user attached to the chat is not here: let them drop "
+    "it on the page that open_session_page links to. Show download links to the user as they are. Code that takes "
+    "long goes on by itself; wait for it with get_execution_result. After an error fix the cell and run only that "
+    'again. A result that begins with "Error:" failed.'
 )
 
 
