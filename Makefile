@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench readme deploy deploy-plan status logs doctor clean
+.PHONY: help setup run test test-space check format bench readme deploy deploy-plan status logs smoke doctor clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ run: $(READY) ## start the app on http://127.0.0.1:7860 (PORT=... changes it)
 
 test: $(READY) ## run the whole suite
 	$(BIN)/python -m pytest
+
+test-space: $(READY) ## run the suite on exactly what a Space's builder installs
+	PY=$$($(BIN)/python -m tests.deploy.environment .pytest_cache/space-venv) && $$PY -m pytest
 
 check: $(READY) ## lint, formatting, types
 	$(BIN)/ruff check .
@@ -50,6 +53,9 @@ status: $(READY) ## what runs on the Space
 
 logs: $(READY) ## the Space's log, readable (ARGS="--errors --session ...")
 	$(BIN)/python -m deploy logs $(ARGS)
+
+smoke: $(READY) ## try the live Space as LibreChat would use it
+	$(BIN)/python -m deploy smoke
 
 doctor: $(READY) ## examine the live Space and explain what is wrong
 	$(BIN)/python -m deploy doctor

@@ -103,7 +103,10 @@ class _Zygote:
 
     def _serve(self) -> bool:
         # room for exactly two descriptors: the leader's end of its line to the server, and the session's folder
-        data, ancillary, _, _ = self._control.recvmsg(MAX_REQUEST, socket.CMSG_SPACE(8))
+        try:
+            data, ancillary, _, _ = self._control.recvmsg(MAX_REQUEST, socket.CMSG_SPACE(8))
+        except OSError:
+            return False  # the server was killed with something of ours unread
         if not data:
             return False
         fds = array.array("i")
