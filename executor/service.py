@@ -80,13 +80,13 @@ class Executor:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        if self._installer_or_none is not None:
+            await self._installer_or_none.aclose()
         for session in self._table.all():
             if self._table.remove(session, "shutdown"):
                 self._say_closed(session, "shutdown")
         if self._backend is not None:
             await self._backend.aclose()
-        if self._installer_or_none is not None:
-            await self._installer_or_none.aclose()
         await self._tasks.join(timeout=5)
 
     @property

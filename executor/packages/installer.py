@@ -63,6 +63,8 @@ class Installer:
         self._storing = asyncio.Lock()
         self._places = asyncio.Semaphore(AT_ONCE)
         self._under_way: set[str] = set()
+        self._work: set[asyncio.Task[PackageReport]] = set()
+        self._closed = False
         self._shelves: dict[str, dict[Ecosystem, _Shelf]] = {}
 
     def forget(self, session_id: str) -> None:
@@ -70,7 +72,11 @@ class Installer:
         self._shelves.pop(session_id, None)
 
     async def aclose(self) -> None:
-        """Remove what is only ours."""
+        """End what is under way, and remove what is only ours."""
+        self._closed = True
+        for work in self._work:
+            work.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
         await asyncio.to_thread(self._store.close)
 
     async def install(
@@ -100,13 +106,19 @@ class Installer:
                 said.add(sentence)
                 progress(sentence)
 
+        work = asyncio.create_task(self._install(ref, requests, language, once), name="install-packages")
+        self._work.add(work)
         try:
-            report = await self._install(ref, requests, language, once)
-            return report
+            report = await work
+            return dataclasses.replace(report, seconds=time.monotonic() - began)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise BackendFailed("The executor is shutting down; nothing was installed.") from None
+            raise
         finally:
+            self._work.discard(work)
             self._under_way.discard(ref.id)
             seconds = time.monotonic() - began
-            report = dataclasses.replace(report, seconds=seconds)
             self._publish(
                 PackagesInstalled(
                     session_id=ref.id,
@@ -140,18 +152,17 @@ class Installer:
     async def _install(
         self, ref: SessionRef, requests: Sequence[str], language: Ecosystem, progress: Progress
     ) -> PackageReport:
-        began = time.monotonic()
         # the first look at what is installed reads many small files
         wanted, present, refused = await asyncio.to_thread(self._sort, requests, language)
         report = PackageReport(session_id=ref.id, language=language, present=tuple(present), refused=tuple(refused))
         if not wanted:
-            return dataclasses.replace(report, seconds=time.monotonic() - began)
+            return report
         shelf = self._shelves.get(ref.id, {}).get(language) or _Shelf()
         outcome = await self._fetch(shelf.wanted, wanted, language, progress)
         refused += outcome.refused
         report = dataclasses.replace(report, refused=tuple(refused))
         if (tree := outcome.tree) is None:
-            return dataclasses.replace(report, seconds=time.monotonic() - began)
+            return report
         try:
             progress(f"Copying {tree.size / 1e6:.1f} MB into the session.")
             await self._backend.install(ref, language, _pieces(tree.folder))
@@ -185,7 +196,6 @@ class Installer:
             installed=news,
             present=(*present, *there),
             size=tree.size,
-            seconds=time.monotonic() - began,
             notices=tuple(_replaced(package, language) for package in news if package.replaced),
         )
 

@@ -43,6 +43,7 @@ class Npm:
                 # also what a package needs must come from the registry, and from nowhere else
                 *("--allow-git=none", "--allow-remote=none", "--allow-file=none", "--allow-directory=none"),
                 *("--git=/bin/false", "--omit=dev", "--no-progress", "--loglevel=error", "--fetch-retries=2"),
+                *("--fetch-retry-mintimeout=500", "--fetch-retry-maxtimeout=2000"),
                 *("--no-update-notifier", "--logs-max=0", "--no-color", "--no-global"),
                 *("--prefix", str(prefix), "--cache", str(job.downloads / "npm")),
                 *("--", *(want.text for want in wanted)),

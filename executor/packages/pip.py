@@ -151,11 +151,12 @@ class Pip:
         name = canonicalize_name(match[1])
         reason = await self._why_none(name, said, job)
         asked = {want.name for want in wanted}
-        if name in asked:
-            return FetchFailed(reason, culprits=[name])
         # `Could not find a version that satisfies the requirement a<7 (from b==1) (from versions: ...)`
-        needing = {canonicalize_name(match[1]) for match in said.all(r"satisfies the requirement .*?\(from ([\w.-]+)")}
-        return FetchFailed(f"it needs {name}: {reason}", culprits=sorted(needing & asked))
+        needing = said.all(r"satisfies the requirement .*?\(from (?!versions:)([\w.-]+)")
+        if needing:
+            blamed = {canonicalize_name(match[1]) for match in needing}
+            return FetchFailed(f"it needs {name}: {reason}", culprits=sorted(blamed & asked))
+        return FetchFailed(reason, culprits=[name] if name in asked else ())
 
     async def _why_none(self, name: str, said: Said, job: Job) -> str:
         """Why no version of `name` can be taken: there is none, none of that number, or none that is ready-built."""

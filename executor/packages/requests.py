@@ -53,7 +53,8 @@ def _python(text: str) -> Wanted:
         requirement = Requirement(text)
     except InvalidRequirement:
         raise Unusable(_only("python")) from None
-    if requirement.url or requirement.marker:
+    # pip takes a name that ends like an archive for a file
+    if requirement.url or requirement.marker or _ARCHIVE.search(requirement.name):
         raise Unusable(_only("python"))
     name = canonicalize_name(requirement.name)
     return Wanted(name, str(requirement), requirement.specifier, frozenset(requirement.extras))
