@@ -22,7 +22,7 @@ from executor.errors import ExecutorError
 from space.access import HostCheck, KeyCheck
 from space.health import build_id, health_route
 from space.mcp import Endpoint
-from space.page import CSS, build_page
+from space.page import CSS, HEAD, build_page, theme
 from space.toolbox import Tool, Toolbox
 from space.transfer_routes import transfer_routes
 
@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 _SERVED_WITHOUT = 3.0
 """Seconds that the server waits for the executor; Gradio's launch gives up on a server that needs over 5."""
 _CLOSE_SECONDS = 20.0
+_UPLOADS_KEPT = (600, 1800)
+"""Seconds between two looks for files that Gradio took in and nobody fetched, and how old they may become."""
 
 
 class Space:
@@ -49,10 +51,10 @@ class Space:
 
     def page(self) -> SpaceBlocks:
         """The Gradio page, ready to be launched."""
-        page = SpaceBlocks(title="Code interpreter", analytics_enabled=False)
+        page = SpaceBlocks(title="Code interpreter", analytics_enabled=False, delete_cache=_UPLOADS_KEPT)
         page.space = self
         with page:
-            build_page(page, self.executor, self.settings)
+            build_page(page, self.executor, self.settings, links=self.toolbox.links, history=self._monitoring.history)
         return page
 
     def launch_arguments(self) -> dict[str, Any]:
@@ -77,6 +79,9 @@ class Space:
             "enable_monitoring": False,
             "footer_links": [],
             "css": CSS,
+            "head": HEAD,
+            "theme": theme(),
+            "max_file_size": self.settings.max_upload_mb << 20,
             "app_kwargs": {
                 "routes": routes,
                 "middleware": middleware,

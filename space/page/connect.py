@@ -1,19 +1,22 @@
-"""The tab with the blocks to paste into LibreChat for this very address."""
+"""The tab with the blocks to paste into LibreChat for this very address, and the self-test."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
 
-from executor import Settings
+from executor import Executor, Settings
 from space.librechat import AuthHeader, Transport, env_block, yaml_block
+from space.page.selftest import self_test
+from space.page.sessions import PRIVATE
 
 _NONE = "none"
 
 
-def connect_tab(page: gr.Blocks, settings: Settings) -> None:
-    """`librechat.yaml` and `.env`, made anew with every choice."""
+def connect_tab(page: gr.Blocks, executor: Executor, settings: Settings) -> None:
+    """`librechat.yaml` and `.env`, made anew with every choice, and a button that tries the three languages."""
     gr.Markdown("Paste this into `librechat.yaml`, the line below it into LibreChat's `.env`, and restart LibreChat.")
     with gr.Row():
         transport = gr.Radio([("SSE", "sse"), ("Streamable HTTP", "streamable-http")], value="sse", label="Transport")
@@ -23,8 +26,13 @@ def connect_tab(page: gr.Blocks, settings: Settings) -> None:
             value="Authorization" if settings.space_host else _NONE,
             label="Header for the Hugging Face token",
         )
-    yaml = gr.Code(language="yaml", label="librechat.yaml", interactive=False, lines=5)
-    env = gr.Code(language="shell", label=".env", interactive=False, lines=2)
+    yaml = gr.Code(
+        language="yaml", label="librechat.yaml", interactive=False, lines=5, buttons=["copy"], elem_id="yaml"
+    )
+    env = gr.Code(language="shell", label=".env", interactive=False, lines=2, buttons=["copy"], elem_id="env")
+    gr.Markdown("Does it work? The self-test runs the three languages in a session of its own.")
+    test = gr.Button("Run the self-test", elem_id="self-test")
+    tested = gr.HTML(elem_id="tested", js_on_load=None, apply_default_css=False)
 
     async def blocks(transport: Transport, version: str, auth: str, request: gr.Request) -> tuple[str, str]:
         header: AuthHeader | None = None if auth == _NONE else auth  # type: ignore[assignment]
@@ -33,9 +41,13 @@ def connect_tab(page: gr.Blocks, settings: Settings) -> None:
         block = yaml_block(address, transport=transport, version=version, auth_header=header, access_key=key)
         return block, env_block(auth_header=header, access_key=key)
 
+    async def run_test() -> AsyncIterator[str]:
+        async for table in self_test(executor):
+            yield table
+
+    test.click(run_test, None, tested, show_progress="minimal", trigger_mode="once", **PRIVATE)
     options: dict[str, Any] = {
-        "concurrency_limit": None,
-        "api_visibility": "private",
+        **PRIVATE,
         "show_progress": "hidden",
         "inputs": [transport, version, auth],
         "outputs": [yaml, env],

@@ -1,191 +1,151 @@
-"""The tab that runs code in a session of its own."""
+"""The tab that runs code: editor, Run, Stop, and what comes back."""
 
 from __future__ import annotations
 
-import base64
-import html
-import secrets
-import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import gradio as gr
 
-from executor import Executor, ExecutorError, Finished, OutputChunk, Picture
-from executor.events import ToolCalled, during
-from executor.results import ExecutionResult
-from space.content import PICTURE_TYPES, execution_answer
-from space.identity import PAGE_PREFIX
+from executor import Executor, ExecutorError, Settings
+from space.links import Links
+from space.page import execution
+from space.page.examples import EXAMPLES
+from space.page.execution import Progress
+from space.page.outputs import displays, finished_screen, new_files, running_screen, status_line
+from space.page.sessions import PRIVATE, choices, sentence_of
+from space.page.visitor import NOT_OPENED, Visitor
 
-_CONVERSATION = "page"
-_EVERY = 0.1  # seconds between two updates of the page while output streams
-_SHOWN_CHARS = 20_000
-_TEXT_BUDGET = 100_000
-_FULL_SIZE_BYTES = 5_000_000
-_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".svg": "image/svg+xml"}
 _EDITOR: dict[str, Literal["python", "javascript", "shell"]] = {
     "python": "python",
     "javascript": "javascript",
     "bash": "shell",
 }
-_TOOL = {
-    "python": "execute_python_code",
-    "javascript": "execute_javascript_code",
-    "bash": "execute_bash_command",
-}
-_EXAMPLES = [
-    [
-        "python",
-        "t = np.linspace(0, 2 * np.pi, 400)\nplt.plot(t, np.sin(t), label='sin')\n"
-        "plt.plot(t, np.cos(t), label='cos')\nplt.legend()",
-    ],
-    ["python", "df = pd.DataFrame({'city': ['Oslo', 'Rome', 'Cairo'], 'degrees': [6, 16, 22]})\ndf.describe()"],
-    ["javascript", "const squares = Array.from({ length: 10 }, (_, n) => n * n)\nsquares"],
-    ["bash", 'for n in 1 2 3; do echo "line $n" >> notes.txt; done\nwc -l notes.txt'],
-]
+_FIRST = "print('hello')"
 
-Update = tuple[str, str, str, str]
-"""Output, pictures as HTML, session id, owner."""
+Update = tuple[Any, Any, Any]
+"""Screen, displays, session picker."""
 
 
-def run_tab(executor: Executor) -> None:
-    """Code, language, Run, Stop, output and pictures. Every page that is opened has an owner of its own."""
-    owner = gr.State("")
-    with gr.Row():
+@dataclass(frozen=True, slots=True)
+class RunTab:
+    """The parts of the tab that others act on."""
+
+    language: gr.Radio
+    code: gr.Code
+    button: gr.Button
+    """Not to be pressed before the page has its visitor."""
+    run: Any
+    """Runs what is in the editor: the function, its inputs and outputs as Gradio's events take them."""
+    resume: Any
+    """Follows what the page's session runs already; the same form."""
+
+
+def run_tab(executor: Executor, settings: Settings, links: Links, visitor: gr.State, session: gr.Dropdown) -> RunTab:
+    """Editor, buttons, screen and examples; needs the page's visitor and its session picker."""
+    with gr.Row(elem_classes="ci-bar"):
         language = gr.Radio(
-            [("Python", "python"), ("JavaScript", "javascript"), ("bash", "bash")], value="python", label="Language"
+            [("Python", "python"), ("JavaScript", "javascript"), ("bash", "bash")],
+            value="python",
+            label="Language",
+            show_label=False,
+            container=False,
+            min_width=260,
         )
-        session = gr.Textbox(label="Session", interactive=False, placeholder="made by the first run")
-    code = gr.Code("print('hello')", language="python", lines=10, label="Code")
-    with gr.Row():
-        run = gr.Button("Run", variant="primary")
-        stop = gr.Button("Stop", variant="stop")
-        fresh = gr.Button("New session")
-    text = gr.Textbox(label="Output", lines=8, max_lines=30, interactive=False, elem_classes="output")
-    pictures = gr.HTML(elem_classes="pictures")
-    gr.Examples(_EXAMPLES, inputs=[language, code], cache_examples=False)
+        timeout = gr.Number(
+            value=settings.execution_timeout,
+            minimum=1,
+            maximum=settings.max_execution_timeout,
+            label="Time limit (s)",
+            min_width=120,
+            scale=0,
+            elem_classes="ci-timeout",
+        )
+    code = gr.Code(_FIRST, language="python", lines=10, max_lines=30, label="Code (Ctrl+Enter runs it)", elem_id="code")
+    with gr.Row(elem_classes="ci-bar"):
+        run = gr.Button("Run", variant="primary", elem_id="run", min_width=90, interactive=False)
+        stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=90)
+    screen = gr.HTML(elem_id="screen", js_on_load=None, apply_default_css=False)
+    shown = gr.HTML(elem_id="shown", js_on_load=None, apply_default_css=False)
+    gr.Examples(
+        [[language_, code_] for _, language_, code_ in EXAMPLES],
+        inputs=[language, code],
+        cache_examples=False,
+        example_labels=[title for title, _, _ in EXAMPLES],
+        label="Examples",
+    )
 
-    async def run_code(language: str, code: str, owner: str) -> AsyncIterator[Update]:
-        owner = owner or _new_owner()
+    def show(progress: Progress, visitor: Visitor, session_id: str, last: int) -> tuple[str, Any]:
+        def link(path: str) -> str:
+            return links.file(visitor.grant(session_id), path)
+
+        result = progress.result
+        if result is None:
+            rich = displays(progress.outputs, link, key="live") if len(progress.outputs) != last else gr.skip()
+            return running_screen(progress.printed), rich
+        drawn = {output.picture.path for output in result.outputs if output.picture}
+        files = new_files([file for file in result.files if file.path not in drawn], link)
+        return finished_screen(result), files + displays(result.outputs, link, key=result.execution_id)
+
+    async def run_code(
+        visitor: Visitor | None, chosen: str | None, language: str, code: str, timeout: float | None
+    ) -> AsyncIterator[Update]:
+        if visitor is None:
+            yield status_line("bad", NOT_OPENED), "", gr.skip()
+            return
         try:
-            session_id = (await executor.session_for(owner=owner, conversation=_CONVERSATION)).id
-            yield "", "", session_id, owner
-            async for text, result in _follow(executor, code, language, owner, session_id):
-                if result is None:
-                    yield text, "", session_id, owner
-                else:
-                    shown = execution_answer(result, budget=_TEXT_BUDGET)
-                    yield shown.texts[0], await _gallery(executor, result, owner), session_id, owner
+            session_id = await execution.session_of(executor, visitor, chosen or "")
+            yield running_screen(()), "", choices(executor, visitor, session_id) if not chosen else gr.skip()
+            last = 0
+            async for progress in execution.run(
+                executor, visitor, session_id, code=code, language=language, timeout=timeout or None
+            ):
+                yield *show(progress, visitor, session_id, last), gr.skip()
+                last = len(progress.outputs)
         except ExecutorError as error:
-            yield f"Error: {error}", "", "", owner
+            yield status_line("bad", sentence_of(error)), "", choices(executor, visitor, chosen or "")
 
-    async def stop_code(owner: str, session_id: str) -> None:
+    async def resume(visitor: Visitor | None, chosen: str | None) -> AsyncIterator[Update]:
+        """A page that is opened, or reloaded, while code runs in its session shows that."""
+        yield (gr.skip(),) * 3  # a generator without a value would empty what it may change
+        if visitor is None or not chosen or not visitor.may_reach(chosen):
+            return
+        try:
+            running = executor.session(chosen, **visitor.caller()).running
+            if running is None:
+                return
+            yield running_screen(()), "", gr.skip()
+            last = 0
+            async for progress in execution.follow(executor, visitor, chosen, running):
+                yield *show(progress, visitor, chosen, last), gr.skip()
+                last = len(progress.outputs)
+        except ExecutorError as error:
+            yield status_line("bad", sentence_of(error)), "", gr.skip()
+
+    async def stop_code(visitor: Visitor | None, chosen: str | None) -> None:
+        if visitor is None:
+            raise gr.Error(NOT_OPENED, print_exception=False)
         stopped = False
-        if session_id:
-            try:
-                stopped = await executor.interrupt(session_id=session_id, owner=owner, conversation=_CONVERSATION)
-            except ExecutorError as error:
-                raise gr.Error(str(error)) from None
+        for mine in visitor.sessions(executor):
+            if mine.running and chosen in (mine.id, None):
+                stopped |= await executor.interrupt(session_id=mine.id, **visitor.caller())
         if not stopped:
             gr.Info("Nothing is running.")
 
-    async def new_session(owner: str, session_id: str) -> Update:
-        if session_id:
-            try:
-                await executor.close_session(session_id, owner=owner, conversation=_CONVERSATION)
-            except ExecutorError as error:
-                return f"{error}", "", "", owner
-        return "", "", "", owner
-
-    outputs = [text, pictures, session, owner]
-    # no limit: a long cell of one visitor must not hold up another's, nor Stop wait behind Run
-    options: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private"}
-    run.click(run_code, [language, code, owner], outputs, show_progress="minimal", trigger_mode="once", **options)
-    stop.click(stop_code, [owner, session], None, show_progress="hidden", **options)
-    fresh.click(new_session, [owner, session], outputs, show_progress="hidden", **options)
-    language.change(_editor, language, code, show_progress="hidden", **options)
-
-
-def _new_owner() -> str:
-    return PAGE_PREFIX + secrets.token_urlsafe(16)
+    running: dict[str, Any] = {
+        "fn": run_code,
+        "inputs": [visitor, session, language, code, timeout],
+        "outputs": [screen, shown, session],
+        "show_progress": "hidden",
+        **PRIVATE,
+    }
+    run.click(trigger_mode="once", **running)
+    stop.click(stop_code, [visitor, session], None, show_progress="hidden", **PRIVATE)
+    language.change(_editor, language, code, show_progress="hidden", **PRIVATE)
+    resuming = {**running, "fn": resume, "inputs": [visitor, session]}
+    return RunTab(language, code, run, running, resuming)
 
 
 async def _editor(language: str) -> Any:
     return gr.Code(language=_EDITOR[language])
-
-
-async def _follow(
-    executor: Executor, code: str, language: str, owner: str, session_id: str
-) -> AsyncIterator[tuple[str, ExecutionResult | None]]:
-    """What was printed so far, again and again, and at last the result. Going away interrupts the code."""
-    request_id, began, tool = secrets.token_hex(8), time.perf_counter(), _TOOL.get(language, "unknown")
-    outcome: Literal["ok", "error", "cancelled"] = "cancelled"
-    result: ExecutionResult | None = None
-    caller: dict[str, Any] = {"owner": owner, "conversation": _CONVERSATION, "session_id": session_id}
-    try:
-        # only here and not round the whole: every step of a generator may run in another context
-        with during(request_id, tool):
-            _, execution_id = await executor.start_execution(code, language=language, **caller)
-        printed, shown_at = "", 0.0
-        try:
-            async for event in executor.attach(execution_id, **caller):
-                if isinstance(event, Finished):
-                    result = event.result
-                elif isinstance(event, OutputChunk):
-                    printed = (printed + event.text)[-_SHOWN_CHARS:]
-                    if time.monotonic() - shown_at > _EVERY:
-                        shown_at = time.monotonic()
-                        yield printed, None
-        finally:
-            if result is None:
-                await executor.interrupt(execution_id=execution_id, **caller)
-        if result is not None:
-            outcome = "ok" if result.success else "error"
-            yield printed, result
-    except ExecutorError:
-        outcome = "error"
-        raise
-    finally:
-        executor.bus.publish(
-            ToolCalled(
-                tool=tool,
-                request_id=request_id,
-                transport="page",
-                outcome=outcome,
-                owner=owner,
-                identified=True,
-                session_id=session_id,
-                seconds=time.perf_counter() - began,
-            )
-        )
-
-
-async def _gallery(executor: Executor, result: ExecutionResult, owner: str) -> str:
-    """The pictures as HTML, full size where the file is not too large. An `<img>` runs no script, not even an SVG's."""
-    tags = []
-    for output in result.outputs:
-        if (picture := output.picture) is None:
-            continue
-        source = await _full_size(executor, result.session_id, picture, owner)
-        if source is None and picture.mime in PICTURE_TYPES:
-            source = f"data:{picture.mime};base64,{picture.data}"
-        if source is not None:
-            alt = html.escape(picture.alt or picture.path or "picture", quote=True)
-            tags.append(f'<img src="{html.escape(source, quote=True)}" alt="{alt}">')
-    return "".join(tags)
-
-
-async def _full_size(executor: Executor, session_id: str, picture: Picture, owner: str) -> str | None:
-    path = picture.path or ""
-    mime = _TYPES.get(path[path.rfind(".") :].lower())
-    if mime is None:
-        return None
-    data = b""
-    try:
-        async for chunk in executor.get_file(
-            session_id, path, owner=owner, conversation=_CONVERSATION, length=_FULL_SIZE_BYTES + 1
-        ):
-            data += chunk
-    except ExecutorError:
-        return None  # the code may have deleted it; the small one is still there
-    return None if len(data) > _FULL_SIZE_BYTES else f"data:{mime};base64,{base64.b64encode(data).decode()}"

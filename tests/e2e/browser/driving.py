@@ -1,0 +1,83 @@
+"""What a person does on the page: open it, type, run, wait, look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+
+ADMIN_KEY = "the-operator's-key"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+WAIT = 30_000
+"""Milliseconds: generous, the machine may be busy."""
+
+expect.set_options(timeout=WAIT)
+
+
+def open_page(browser: Browser, url: str, complaints: list[str], **options: Any) -> Page:
+    """The page in a context of its own, ready to run code; errors of its console go to `complaints`."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(WAIT)
+    page = context.new_page()
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            complaints.append(message.text)
+
+    page.on("console", hear)
+    page.on("pageerror", lambda error: complaints.append(f"uncaught: {error}"))
+    page.goto(url)
+    expect(page.locator("#run")).to_be_enabled()
+    return page
+
+
+def run(page: Page, code: str, language: str = "Python") -> None:
+    """Type code, press Run, and wait for the end."""
+    start(page, code, language)
+    finished(page)
+
+
+def start(page: Page, code: str, language: str = "Python") -> None:
+    """Type code and press Run."""
+    page.get_by_role("radio", name=language, exact=True).check()
+    page.locator("#code .cm-content").fill(code)
+    # what is there is of the run before
+    page.evaluate("document.querySelectorAll('#screen .ci-status').forEach((line) => line.remove())")
+    page.locator("#run").click()
+    expect(page.locator("#screen .ci-status").first).to_be_visible()
+
+
+def finished(page: Page) -> None:
+    """Wait until what runs has ended."""
+    expect(page.locator("#screen .ci-status:not(.ci-busy)")).to_be_visible()
+
+
+def screen(page: Page) -> Locator:
+    """What was printed, with the line that says how it ended."""
+    return page.locator("#screen")
+
+
+def shown(page: Page) -> Locator:
+    """What was displayed."""
+    return page.locator("#shown")
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Go to a tab; on a narrow screen it may be behind the button with the dots."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.locator("#tabs .overflow-menu > button").click()
+        page.locator("#tabs .overflow-dropdown button", has_text=name).click()
+        return
+    tab.click()
+
+
+def session_names(page: Page) -> list[str]:
+    """The sessions that the picker offers."""
+    picker = page.locator("#session input")
+    picker.click()
+    options = page.get_by_role("option")
+    expect(options.first).to_be_visible()
+    names = [text.strip().removeprefix("✓").strip() for text in options.all_inner_texts()]
+    picker.press("Escape")
+    return names
