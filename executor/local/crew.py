@@ -100,7 +100,10 @@ class Crew:
         if worker := self._workers.get(language):
             return worker
         worker = Worker(
-            self._programs[language], self._folder, entrance=self._guard.entrance(), parent=self._guard.worker_parent
+            self._programs[language],
+            self._folder,
+            entrance=self._guard.entrance(language),
+            parent=self._guard.worker_parent,
         )
         self._workers[language] = worker
         self._guard.worker_started(worker.pid)

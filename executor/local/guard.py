@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from executor.local.cell import StopReason
+from executor.results import Language
 from executor.sandbox.confinement import Entrance, Sandbox
-from executor.sandbox.limits import MIB
+from executor.sandbox.limits import MIB, RESERVED, STACKS
 from executor.sandbox.processes import ProcessTree
 from executor.sandbox.syscalls import Kind
 
@@ -71,9 +72,10 @@ class Guard:
 
     # For the leader's loop
 
-    def entrance(self) -> Entrance:
+    def entrance(self, language: Language) -> Entrance:
         """What shuts a new worker in."""
-        return self._confinement.entrance()
+        # Python turns a refused allocation into a MemoryError; V8 reserves far more than it uses
+        return self._confinement.entrance(slack=STACKS if language == "python" else RESERVED)
 
     @property
     def worker_parent(self) -> int:
@@ -120,6 +122,16 @@ class Guard:
         usage = self._confinement.meter.read(deep=self._looks % DEEP_EVERY == 0)
         if abs(usage.memory - self._memory) > NEWSWORTHY:
             self._memory, self._has_news = usage.memory, True
+        for pid in usage.opaque:
+            # nothing honest hides its memory from us
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if usage.descriptors > self._limits.descriptors:
+            self._figures["memory"] = (
+                f"The session held {usage.descriptors:,} files and sockets open, its limit is "
+                f"{self._limits.descriptors:,}: each of them takes memory of the kernel's."
+            )
+            return "memory"
         if usage.memory > self._limits.memory:
             self._figures["memory"] = (
                 f"The session used {usage.memory // MIB} MiB of memory, its limit is {self._limits.memory // MIB} MiB."

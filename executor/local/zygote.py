@@ -38,11 +38,11 @@ MAX_REQUEST = 1 << 16
 LANGUAGES = Path(python_language.__file__).parent
 """The programs that node and bash start with must be readable inside."""
 
+WARMED = ("matplotlib", ".config", ".cache")
+"""Folders that libraries make in the state folder while they are loaded."""
+
 LEADERS_END = 10.0
 """Seconds in which leaders must have ended once the server is gone."""
-
-FIRST_UID = 200_000
-"""Uids from here on are given to sessions, one each, where the zygote may change its user."""
 
 
 def main(control_fd: int) -> NoReturn:
@@ -80,7 +80,7 @@ class _Zygote:
         self._control = control
         self._settings = settings
         self._sandbox = sandbox
-        self._uids = count(FIRST_UID)
+        self._places = count()
         self._temporary = temporary
         self._numbers: dict[int, int] = {}  # pid of a leader to its number
         self._pids: dict[int, int] = {}
@@ -127,7 +127,7 @@ class _Zygote:
         uid = None
         if self._sandbox.own_user:
             # never one that was in use before: nothing that an earlier session left can be its
-            uid = next(self._uids)
+            uid = identity.session_user(next(self._places))
             os.fchown(folder, uid, uid)
         pid = os.fork()
         if pid == 0:
@@ -169,9 +169,15 @@ class _Zygote:
             self._reap()
             time.sleep(0.01)
         kill_orphans(set())
+        state = self._settings.state_dir
+        # never the whole state folder at once: what is mounted in it, in our namespace, is the host's own
+        for name in [SESSIONS, *(WARMED if self._temporary else ())]:
+            remove_tree(f"{state}/{name}")
         if self._sandbox.view is not None:
             self._sandbox.view.close()
-        remove_tree(self._settings.state_dir if self._temporary else f"{self._settings.state_dir}/{SESSIONS}")
+        if self._temporary:
+            with contextlib.suppress(OSError):
+                os.rmdir(state)
         os._exit(0)
 
 
