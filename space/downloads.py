@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from executor.results import ExecutionResult
-from space.content import Answer, clean
+from space.content import Answer
 from space.links import Grant, Links
 
 MAX_LINKS = 10
@@ -42,21 +42,31 @@ class Downloads:
         return replace(answer, texts=(*first, joined), structured=structured)
 
 
-def downloads(links: Links, grant: Grant, paths: Iterable[str]) -> Downloads:
-    """Links to files, the first `MAX_LINKS` of them."""
+def downloads(links: Links, grant: Grant, paths: Iterable[str], *, room: int) -> Downloads:
+    """Links to files, the first `MAX_LINKS` of them, in at most `room` characters.
+
+    A name that is not all printable has none: the guest gives the names, and must not write lines of its own here.
+    """
+    head = "Download links for the user" + (f" ({links.note.rstrip('.')})" if links.note else "") + ":"
     addresses: dict[str, str] = {}
+    lines = [head]
+    room -= len(head)
     for path in paths:
+        if not path.isprintable():
+            continue
         address = links.absolute(links.file(grant, path))
         if address is None or len(addresses) == MAX_LINKS:
             break
-        addresses[clean(path)] = address
-    if not addresses:
-        return Downloads({}, "")
-    head = "Download links for the user" + (f" ({links.note.rstrip('.')})" if links.note else "")
-    return Downloads(addresses, "\n".join((f"{head}:", *(f"{path}: {address}" for path, address in addresses.items()))))
+        line = f"{path}: {address}"
+        room -= len(line) + 1
+        if room < 0:
+            break
+        addresses[path] = address
+        lines.append(line)
+    return Downloads(addresses, "\n".join(lines)) if addresses else Downloads({}, "")
 
 
-def downloads_of(links: Links, grant: Grant, result: ExecutionResult) -> Downloads:
+def downloads_of(links: Links, grant: Grant, result: ExecutionResult, *, room: int) -> Downloads:
     """Links to what code has made, pictures left out that the client shows by itself."""
     drawn = {output.picture.path for output in result.outputs if output.picture is not None}
-    return downloads(links, grant, (file.path for file in result.files if file.path not in drawn))
+    return downloads(links, grant, (file.path for file in result.files if file.path not in drawn), room=room)

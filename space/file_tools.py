@@ -19,6 +19,7 @@ from space.identity import Caller
 from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox, session_note
 
 _PATH: dict[str, Any] = {"type": "string", "description": "Relative to the session's folder."}
+_LINK_CHARS = 4_000  # the longest path and its token
 _OVERHEAD_CHARS = 1_000  # what an answer says beside a file's content
 
 
@@ -90,9 +91,9 @@ async def download_file(box: Toolbox, caller: Caller, values: Arguments) -> Answ
     info = await _info(box, caller, session_id, path)
     if offset > info.size:
         raise InvalidRequest(f"{path} has {size_words(info.size)}; offset {offset} is behind its end.")
-    room = box.settings.max_result_chars - _OVERHEAD_CHARS
+    link = downloads(box.links, box.grant(caller, session_id), [info.path], room=_LINK_CHARS)
+    room = max(0, box.settings.max_result_chars - _OVERHEAD_CHARS - link.chars)
     length = min(values["length"] or info.size, info.size - offset, room)
-    link = downloads(box.links, box.grant(caller, session_id), [info.path])
     if link.text and values["encoding"] == "auto" and info.size > room and not offset and not values["length"]:
         return _link_only(session_id, info, link, "too large for one answer")
     raw = await _read(box, caller, session_id, path, offset, length)
@@ -132,7 +133,7 @@ async def download_file(box: Toolbox, caller: Caller, values: Arguments) -> Answ
     }
     # the content is a block of its own, so that it can be taken byte for byte
     if link.addresses:
-        structured["url"] = link.addresses[clean(info.path)]
+        structured["url"] = link.addresses[info.path]
     texts = (content, clean(f"{about}\nsession_id: {session_id}"))
     answer = Answer(texts=texts if content else texts[1:], structured=clean(structured), session_id=session_id)
     return link.put_into(answer)
@@ -150,7 +151,7 @@ def _link_only(session_id: str, info: FileInfo, link: Downloads, why: str) -> An
         "next_offset": None,
         "encoding": "base64",
         "content": "",
-        "url": link.addresses[clean(info.path)],
+        "url": link.addresses[info.path],
     }
     texts = (clean(f"{said}\nsession_id: {session_id}"),)
     return link.put_into(Answer(texts=texts, structured=clean(structured), session_id=session_id))

@@ -93,7 +93,8 @@ async def _wait(
 
 
 def _answer(box: Toolbox, caller: Caller, result: ExecutionResult, note: str = "") -> Answer:
-    links = downloads_of(box.links, box.grant(caller, result.session_id), result)
+    grant = box.grant(caller, result.session_id)
+    links = downloads_of(box.links, grant, result, room=box.settings.max_result_chars // 4)
     budget = box.settings.max_result_chars - links.chars
     answer = execution_answer(result, budget=budget, session_note=note, ui=box.settings.ui_resources)
     return links.put_into(answer)
