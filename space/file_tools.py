@@ -92,7 +92,7 @@ async def download_file(box: Toolbox, caller: Caller, values: Arguments) -> Answ
     if offset > info.size:
         raise InvalidRequest(f"{path} has {size_words(info.size)}; offset {offset} is behind its end.")
     link = downloads(box.links, box.grant(caller, session_id), [info.path], room=_LINK_CHARS)
-    room = max(0, box.settings.max_result_chars - _OVERHEAD_CHARS - link.chars)
+    room = max(256, box.settings.max_result_chars - _OVERHEAD_CHARS - link.chars)
     length = min(values["length"] or info.size, info.size - offset, room)
     if link.text and values["encoding"] == "auto" and info.size > room and not offset and not values["length"]:
         return _link_only(session_id, info, link, "too large for one answer")

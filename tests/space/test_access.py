@@ -19,6 +19,7 @@ from executor.events import AccessRefused, Bus, Event
 from executor.settings import Settings
 from space.access import HostCheck, KeyCheck
 from space.attempts import IN_ALL, PER_ADDRESS, Attempts
+from space.links import Grant, Links
 
 KEY = "a long and secret key ✓"
 
@@ -166,3 +167,40 @@ def test_made_up_addresses_have_a_limit_together() -> None:
         assert not attempts.exhausted(f"{number}")
         attempts.failed(f"{number}")
     assert attempts.exhausted("somebody else")
+
+
+async def test_a_link_to_the_page_opens_the_page_and_never_the_endpoint() -> None:
+    settings = Settings()
+    links = Links(settings)
+    page = links.page(Grant("alice", "talk", "s"))
+    seen: list[Event] = []
+    bus = Bus()
+    bus.subscribe(seen.append)
+    app = Starlette(
+        routes=[Route("/{path:path}", hello, methods=["GET", "POST"])],
+        middleware=[Middleware(KeyCheck, key=KEY, bus=bus, links=links)],
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+        assert (await http.get(f"/gradio_api/mcp/sse{page[1:]}")).status_code == 401
+        assert (await http.get(f"/metrics{page[1:]}")).status_code == 401
+        assert (await http.get(f"/?session={Links(settings).page(Grant('a', None, 's'))}")).status_code == 401
+        assert (
+            await http.get(links.file(Grant("a", None, "s"), "x").replace("/files/", "/?session="))
+        ).status_code == 401
+        entered = await http.get(page)
+        assert entered.status_code == 200 and "HttpOnly" in entered.headers["set-cookie"]
+        for path in ("/", "/gradio_api/queue/join", "/assets/x.js"):
+            assert (await http.get(path)).status_code == 200, path
+        for path in (
+            "/gradio_api/mcp",
+            "/gradio_api/mcp/",
+            "/gradio_api/mcp/sse",
+            "http://localhost//gradio_api//mcp/",
+            "/metrics",
+        ):
+            assert (await http.post(path)).status_code == 401, path
+        value = http.cookies["space_access"]
+        http.cookies.clear()
+        # the cookie cannot be made into one that opens all
+        for bad in (value.replace(".page", ""), value.replace(".page.", ".")):
+            assert (await http.get("/", headers={"Cookie": f"space_access={bad}"})).status_code == 401
