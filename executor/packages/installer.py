@@ -38,7 +38,18 @@ class _Shelf:
     """What one session has installed for one language: the requests, and what came of them."""
 
     wanted: dict[str, Wanted] = field(default_factory=dict)
-    packages: dict[str, str] = field(default_factory=dict)
+    packages: set[tuple[str, str]] = field(default_factory=set)
+    """(name, version); in JavaScript a package may be there in several versions, each for another one's use."""
+
+    def lacks(self, package: Package) -> bool:
+        """Whether that version of it is not there."""
+        return (package.name, package.version) not in self.packages
+
+    def replaced_by(self, package: Package) -> str:
+        """The versions whose place it takes; empty where there are none."""
+        return ", ".join(
+            sorted(version for name, version in self.packages if name == package.name and self.lacks(package))
+        )
 
 
 @dataclass(slots=True)
@@ -91,8 +102,8 @@ class Installer:
         """Install `requests`, which `check` has seen, into a session; `progress` hears sentences meanwhile. Cancelling
         ends it without a trace.
 
-        Raises Busy where the session installs something already, and
-        BackendFailed or FileRefused where the session cannot take the packages.
+        Raises Busy where the session installs something already, and BackendFailed or FileRefused where it cannot take
+        the packages.
         """
         if ref.id in self._under_way:
             raise Busy("Packages are being installed in this session already. Wait until that has ended.")
@@ -170,20 +181,16 @@ class Installer:
             self._publish(Fault(where="packages", detail=f"the store was disturbed: {error}"))
             raise BackendFailed("The packages could not be copied into the session. Try again.") from None
         finally:
-            await self._stored(self._store.release, tree)
+            await asyncio.shield(self._stored(self._store.release, tree))
         installed = tuple(
             dataclasses.replace(
-                package,
-                requested=package.name in outcome.wanted,
-                replaced=former if (former := shelf.packages.get(package.name)) != package.version else None,
+                package, requested=package.name in outcome.wanted, replaced=shelf.replaced_by(package) or None
             )
             for package in tree.packages
         )
-        news = tuple(
-            package for package in installed if package.requested or shelf.packages.get(package.name) != package.version
-        )
+        news = tuple(package for package in installed if package.requested or shelf.lacks(package))
         self._shelves.setdefault(ref.id, {})[language] = _Shelf(
-            shelf.wanted | outcome.wanted, {package.name: package.version for package in installed}
+            shelf.wanted | outcome.wanted, {(package.name, package.version) for package in installed}
         )
         named = {package.name for package in installed}
         there = [

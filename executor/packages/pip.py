@@ -144,6 +144,8 @@ class Pip:
     async def _explain(self, said: Said, wanted: Sequence[Wanted], job: Job) -> FetchFailed:
         if error := self._unreachable(said):
             return error
+        if said.find(r"No module named pip"):
+            return FetchFailed("the server's Python has no pip; tell its operator", detail="python -m pip: no pip")
         if said.find(r"ResolutionImpossible|conflicting dependencies"):
             return FetchFailed(_conflict(said))
         if (match := said.find(r"No matching distribution found for ([\w.-]+)")) is None:

@@ -81,6 +81,21 @@ async def test_another_version_replaces_the_former_one_and_says_how_to_get_it(ca
     assert await printed(caller, "console.log(require('js-changing'))") == "2.0.0"
 
 
+async def test_a_package_in_two_versions_at_once_is_not_taken_for_replaced(caller, registry):
+    for version in ("1.0.0", "2.0.0"):
+        registry.add("js-twice", version)
+        name = f"js-needs-{version[0]}"
+        registry.add(
+            name, files={"index.js": "module.exports = require('js-twice')"}, dependencies={"js-twice": version}
+        )
+    registry.add("js-third")
+    await install(caller, "js-needs-1", "js-needs-2")
+    report = await install(caller, "js-third")
+    assert [(package.name, package.replaced) for package in report.installed] == [("js-third", None)]
+    assert report.notices == ()
+    assert await printed(caller, "console.log(require('js-needs-1'), require('js-needs-2'))") == "1.0.0 2.0.0"
+
+
 async def test_a_registry_that_cannot_be_reached_is_one_sentence_without_its_name(caller, monkeypatch):
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
     report = await install(caller, "js-faraway")
