@@ -48,6 +48,7 @@ class Journal:
             events.ViolationFound: self._violation,
             events.WorkerReplaced: self._worker,
             events.FileTransferred: self._file,
+            events.PackagesInstalled: self._packages,
             events.Fault: self._fault,
             events.ToolCalled: self._call,
             events.ConnectionChanged: self._connection,
@@ -143,6 +144,18 @@ class Journal:
     def _file(self, event: events.FileTransferred) -> tuple[str, Line, Flooding | None]:
         fields = {"event": "file", **self._who(event), "action": event.action, "bytes": event.size}
         return "info", fields, _flood(event, fields, _CHANGES, event.action)
+
+    def _packages(self, event: events.PackagesInstalled) -> tuple[str, Line, Flooding | None]:
+        fields = {
+            "event": "packages",
+            **self._who(event),
+            "language": event.language,
+            "installed": event.installed,
+            "refused": event.refused,
+            "bytes": event.size,
+            "seconds": round(event.seconds, 3),
+        }
+        return "info", fields, _flood(event, fields, _CHANGES, event.language)
 
     def _fault(self, event: events.Fault) -> tuple[str, Line, Flooding | None]:
         detail = event.detail

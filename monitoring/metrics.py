@@ -53,6 +53,7 @@ class Metrics:
             events.ViolationFound: self._violation_found,
             events.WorkerReplaced: self._worker_replaced,
             events.FileTransferred: self._file_transferred,
+            events.PackagesInstalled: self._packages_installed,
             events.Fault: self._fault,
             events.ToolCalled: self._tool_called,
             events.ConnectionChanged: self._connection_changed,
@@ -124,6 +125,8 @@ class Metrics:
         self.file_transfer_bytes = counter(
             "file_transfer_bytes", "Bytes of files taken in, given out, moved or deleted.", "action"
         )
+        self.packages = counter("packages", "Packages asked for, by what came of them.", "language", "outcome")
+        self.package_install_seconds = histogram("package_install_seconds", "Duration of package installs.", "language")
         self.faults = counter("faults", "Failures of ours, by where.", "where")
         self.loop_lag_seconds = histogram("event_loop_lag_seconds", "How late the event loop woke a sleeping task.")
         self.build_info = gauge("build_info", "1, with the versions in the labels.", "version", "python")
@@ -161,6 +164,10 @@ class Metrics:
         ):
             for value in get_args(get_type_hints(kind)[name]):
                 instrument.labels(value)
+        for language in get_args(get_type_hints(events.PackagesInstalled)["language"]):
+            self.package_install_seconds.labels(language)
+            for outcome in ("installed", "refused"):
+                self.packages.labels(language, outcome)
         self.faults.labels(OTHER)
         self.limits_hit.labels(OTHER)
 
@@ -230,6 +237,11 @@ class Metrics:
     def _file_transferred(self, event: events.FileTransferred) -> None:
         self.file_transfers.labels(event.action).inc()
         self.file_transfer_bytes.labels(event.action).inc(event.size)
+
+    def _packages_installed(self, event: events.PackagesInstalled) -> None:
+        self.packages.labels(event.language, "installed").inc(event.installed)
+        self.packages.labels(event.language, "refused").inc(event.refused)
+        self.package_install_seconds.labels(event.language).observe(event.seconds)
 
     def _fault(self, event: events.Fault) -> None:
         self.faults.labels(self._wheres(event.where)).inc()

@@ -88,6 +88,9 @@ def test_calls_connections_refusals_and_faults_are_counted(watched: Watched) -> 
         events.AccessRefused(reason="token", path="/files/x"),
         events.Fault(where="zygote", detail="it died"),
         events.FileTransferred(session_id="s", owner="o", action="put", size=12),
+        events.PackagesInstalled(
+            session_id="s", owner="o", language="python", installed=2, refused=1, size=9, seconds=1.5
+        ),
         events.BackendStarted(seconds=1.0),
         events.BackendStarted(seconds=2.0, restart=True),
     )
@@ -99,6 +102,8 @@ def test_calls_connections_refusals_and_faults_are_counted(watched: Watched) -> 
     assert watched.value("access_refused_total", reason="token") == 1
     assert watched.value("faults_total", where="zygote") == 1
     assert watched.value("file_transfer_bytes_total", action="put") == 12
+    assert watched.value("packages_total", language="python", outcome="installed") == 2
+    assert watched.value("packages_total", language="python", outcome="refused") == 1
     assert (watched.value("backend_starts_total"), watched.value("backend_restarts_total")) == (2, 1)
     assert watched.value("backend_start_seconds") == 2
 
