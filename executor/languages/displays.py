@@ -274,6 +274,9 @@ class Displays:
             parts = pending if self._ending else max(pending, 2)
             share = max(self._budget // parts, min(MIN_PICTURE_CHARS, self._budget))
             picture = encode(source, limit=min(share, MAX_PICTURE_CHARS), alt=alt, file=file)
+            if picture is None and pending == 1 and share < self._budget:
+                # nothing else is known to need the rest, and half of it was too little
+                picture = encode(source, limit=min(self._budget, MAX_PICTURE_CHARS), alt=alt, file=file)
         except Exception as error:
             self.note(f"A picture could not be made ready: {type(error).__name__}: {error}")
             self._send(data, None, is_result)

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
+from weakref import WeakSet
 
 import matplotlib as mpl
 import numpy as np
@@ -39,6 +40,7 @@ on_show: Callable[[Figure | None], None] | None = None
 """Takes the figure to show, or None for all that are open."""
 
 _GUI = frozenset({"tkagg", "tkcairo", "qtagg", "qt5agg", "qt4agg", "gtk3agg", "gtk4agg", "wxagg", "macosx", "webagg"})
+_shown: WeakSet[Animation] = WeakSet()
 _clock = time.monotonic
 _sleep = time.sleep
 _destroy = Gcf.destroy
@@ -156,16 +158,28 @@ def _draw(figure: Figure) -> PIL.Image.Image:
             canvas.print_figure(cast(IO[bytes], _Nowhere()), format="rgba", dpi=dpi)
             return PIL.Image.fromarray(np.array(canvas.renderer.buffer_rgba()))
         inner_width, inner_height = int(width * dpi), int(height * dpi)
-        across = min(MAX_BORDER, inner_width // 2)
-        along = min(MAX_BORDER, inner_height // 2)
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()  # as savefig does: layouts come closer to their aim with every drawing
+        across, along = _border(inner_width, int(dpi)), _border(inner_height, int(dpi))
         # whole pixels of border, counted from the lower left: inside it every pixel is the one that savefig makes
         box = Bbox([[-across / dpi, -along / dpi], [(inner_width + across) / dpi, (inner_height + along) / dpi]])
-        canvas.print_figure(cast(IO[bytes], _Nowhere()), format="rgba", dpi=dpi, bbox_inches=box)
+        try:
+            canvas.print_figure(cast(IO[bytes], _Nowhere()), format="rgba", dpi=dpi, bbox_inches=box)
+        except Exception:
+            # places of axes that need a renderer to be found get none with a box (matplotlib._tight_bbox.adjust_bbox)
+            canvas.print_figure(cast(IO[bytes], _Nowhere()), format="rgba", dpi=dpi)
+            return PIL.Image.fromarray(np.array(canvas.renderer.buffer_rgba()))
         drawn = np.asarray(canvas.renderer.buffer_rgba())
         return PIL.Image.fromarray(_trimmed(drawn, across, along, inner_width, inner_height, MIN_OVERHANG * dpi))
     finally:
         figure.set_canvas(former)
         figure.stale = False
+
+
+def _border(side: int, tile: int) -> int:
+    """Pixels to draw beyond one side: whole tiles of a hatch, which Agg lays out from the corner, an inch each."""
+    most = min(MAX_BORDER, side // 2)
+    return most // tile * tile if 0 < tile <= most else most
 
 
 def _trimmed(drawn: Any, across: int, along: int, width: int, height: int, overhang: float) -> Any:
@@ -187,10 +201,14 @@ def _trimmed(drawn: Any, across: int, along: int, width: int, height: int, overh
 
 
 def _animations(figure: Figure) -> Iterator[Any]:
-    """Animations that wait for the figure's first drawing, found by their callback on it."""
-    for reference in list(figure.canvas.callbacks.callbacks.get("draw_event", {}).values()):
+    """Animations of the figure that were not shown yet, found by their callback on its end.
+
+    With blit=True they have drawn their first frame already, and no longer wait for the figure's first drawing.
+    """
+    for reference in list(figure.canvas.callbacks.callbacks.get("close_event", {}).values()):
         owner = getattr(reference(), "__self__", None)
-        if isinstance(owner, Animation):
+        if isinstance(owner, Animation) and owner not in _shown:
+            _shown.add(owner)
             yield owner
 
 

@@ -37,6 +37,7 @@ _LEAST_CHARS = 100
 """No picture is smaller."""
 _HOPELESS = 2.5
 """Times the budget from which only fewer pixels help."""
+_ATTEMPTS = 6
 _QUALITIES = (85, 70, 50, 30)
 
 _new = PIL.Image.new
@@ -108,9 +109,9 @@ def encode(source: Source, *, limit: int, alt: str = "", file: bytes | None = No
     floor = min(1.0, MIN_WIDTH / width)
     plain = file if source.suffix == "png" else None
     scale = max(scale, floor) if max(width, height) * floor <= 16_000 else scale
-    for _ in range(6):
+    for attempt in range(_ATTEMPTS):
         smaller = image if scale == 1.0 else _resize(image, _scaled(image.size, scale), PIL.Image.Resampling.HAMMING)
-        candidate, size = _fitting(smaller, budget, plain if scale == 1.0 else None)
+        candidate, size = _fitting(smaller, budget, plain if scale == 1.0 else None, smallest_form=scale <= floor)
         if candidate is not None:
             mime, data = candidate
             text = b64encode(data).decode()
@@ -124,15 +125,20 @@ def encode(source: Source, *, limit: int, alt: str = "", file: bytes | None = No
             }
         if scale <= floor:
             return None
-        if limit < MIN_PICTURE_CHARS:
-            scale = floor  # the last bit of a budget is not worth a search
+        if limit < MIN_PICTURE_CHARS or attempt == _ATTEMPTS - 2:
+            scale = floor  # the last bit of a budget is not worth a search, and no picture is given up above the floor
             continue
         scale = max(floor, scale * max(0.4, min(0.9, math.sqrt(budget / size) * 0.95)))
     return None
 
 
-def _fitting(image: PIL.Image.Image, budget: int, plain: bytes | None) -> tuple[tuple[str, bytes] | None, int]:
-    """The most faithful form of `image` within `budget` bytes, and the size of the smallest form tried."""
+def _fitting(
+    image: PIL.Image.Image, budget: int, plain: bytes | None, *, smallest_form: bool
+) -> tuple[tuple[str, bytes] | None, int]:
+    """The most faithful form of `image` within `budget` bytes, and the size of the smallest form tried.
+
+    `smallest_form`: there will be no fewer pixels, so every form is worth a try.
+    """
     smallest = 1 << 60
     for colours, error in _PALETTES:
         palette = _quantize(image, colours, method=PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE)
@@ -145,13 +151,13 @@ def _fitting(image: PIL.Image.Image, budget: int, plain: bytes | None) -> tuple[
             return ("image/png", data), len(data)
         if smallest > _HOPELESS * budget:
             break
-    if smallest <= _HOPELESS * budget:
+    if smallest_form or smallest <= _HOPELESS * budget:
         for quality in _QUALITIES:
             data = _encoded(image, "WEBP", quality=quality, method=2)
             smallest = min(smallest, len(data))
             if len(data) <= budget:
                 return ("image/webp", data), len(data)
-            if len(data) > 2 * budget:
+            if len(data) > 2 * budget and not smallest_form:
                 break  # a lower quality would not make up for that: fewer pixels will
         return None, smallest
     return None, smallest // 2  # what the forms not tried would have taken, about

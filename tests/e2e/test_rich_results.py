@@ -111,7 +111,7 @@ async def test_a_large_table_is_a_digest(space: RunningSpace, me: dict[str, str]
     [
         ("execute_python_code", "x = 1\nimport polarsx\ny = 2", 'Hint: install_packages(["polarsx"])'),
         ("execute_python_code", "open('sales.csv')", "Hint: The session's folder holds no files yet"),
-        ("execute_python_code", "pd.read_csv('http://a.invalid/x.csv')", "Hint: There is no network"),
+        ("execute_python_code", "import socket\nraise socket.gaierror(-2, 'x')", "Hint: There is no network"),
         ("execute_python_code", "pd.DataFrame({'price': [1]})['Price']", "Hint: The columns are: price."),
         ("execute_javascript_code", "require('lodash')", 'Hint: install_packages(["lodash"], language="javascript")'),
         ("execute_bash_command", "nosuchprogram", "Note: Not installed here: nosuchprogram."),

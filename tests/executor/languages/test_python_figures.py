@@ -62,6 +62,16 @@ SCRIPTS = {
     "xkcd": "with plt.xkcd():\n    plt.plot([1, 3, 2])",
     "mathtext": r"plt.title(r'$\int_0^\infty e^{-x^2}dx=\frac{\sqrt{\pi}}{2}$')" + "\nplt.plot([1, 2])",
     "subfigures": "f = plt.figure()\nfor s in f.subfigures(1, 2):\n    s.subplots().plot([1, 2, 3])",
+    "hatches": "plt.bar(range(5), range(1, 6), hatch='/o', edgecolor='k', facecolor='w')",
+    "layout of two passes": (
+        "fig, ax = plt.subplots(3, 2, figsize=(6.4, 9.6), layout='constrained')\n"
+        "for a in ax[:, 1]: a.imshow(np.random.rand(20, 20))"
+    ),
+    "axes that need a renderer to be placed": (
+        "from mpl_toolkits.axes_grid1.axes_divider import make_axes_area_auto_adjustable\n"
+        "a = plt.figure().add_axes((0, 0, 1, 1))\na.set_yticks([0.5], labels=['very long label'])\n"
+        "make_axes_area_auto_adjustable(a)"
+    ),
     "quiver": "x = np.arange(10)\nplt.quiver(*np.meshgrid(x, x), np.random.randn(10, 10), np.random.randn(10, 10))",
     "transparent": "f = plt.figure(facecolor='none')\nf.add_subplot(facecolor='none').plot([1, 2])",
 }
@@ -189,6 +199,15 @@ def test_thirty_figures_share_the_budget_and_the_rest_is_named(shared):
     assert all(p["path"] and (shared.folder / p["path"]).exists() for p in cell.pictures)
 
 
+def test_two_dense_figures_shown_one_by_one_are_both_sent(shared):
+    cell = shared.run(
+        "for size in ((7, 12), (6, 14)):\n    plt.figure(figsize=size)\n"
+        "    plt.scatter(*np.random.rand(2, 900), c=np.random.rand(900), s=400 * np.random.rand(900))\n    plt.show()"
+    )
+    assert all(picture["data"] and picture["width"] >= 320 for picture in cell.pictures), cell.notices
+    assert len(cell.pictures) == 2
+
+
 def test_the_budget_of_the_call_is_kept(shared):
     cell = shared.run("plt.imshow(np.random.rand(300, 300));", picture_chars=20_000)
     assert 0 < len(cell.pictures[0]["data"]) <= 20_000
@@ -226,6 +245,18 @@ def test_an_animation_shows_its_last_frame(shared):
     assert cell.err == ""
     assert shared.run("seen[-1], len(line.get_xdata())").result == "(59, 59)"
     assert shared.run("del ani").err == ""
+
+
+def test_an_animation_that_blits_shows_its_last_frame(shared):
+    cell = shared.run(
+        "from matplotlib.animation import FuncAnimation\nfig, ax = plt.subplots()\n"
+        "sc = ax.scatter([1], [1])\nseen = []\ndef step(i):\n    seen.append(i)\n    return [sc]\n"
+        "ani = FuncAnimation(fig, step, save_count=40, blit=True)"
+    )
+    assert len(cell.pictures) == 1
+    assert shared.run("seen[-1]").result == "39"
+    assert shared.run("count = len(seen)\nfig").pictures
+    assert shared.run("len(seen) - count").result == "0"
 
 
 def test_pause_does_not_send_a_picture_a_turn(shared):
