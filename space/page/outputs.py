@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from executor.results import ErrorInfo, ExecutionResult, FileInfo, Output, Picture
+from executor.results import ErrorInfo, ExecutionResult, FileInfo, Output, Picture, Variable
 from space.content import PICTURE_TYPES, clean, size_words
 
 Link = Callable[[str], str]
@@ -17,6 +17,7 @@ Link = Callable[[str], str]
 SHOWN_CHARS = 100_000
 """Characters of one text that the page shows; a browser becomes slow with more."""
 _LISTED_FILES = 50
+_LISTED_VARIABLES = 200
 _FULL_SIZE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg")
 _FRAME_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
 _FRAME_STYLE = (
@@ -55,6 +56,8 @@ def finished_screen(result: ExecutionResult) -> str:
         printed.append(("stderr", _traceback(error)))
     parts.append(_terminal([(stream, text) for stream, text in printed if text]))
     notes = [violation.message for violation in result.violations] + list(result.notices)
+    if error and error.hint:
+        notes.insert(0, error.hint)
     if notes:
         parts.append(f'<ul class="ci-notes">{"".join(f"<li>{_text(note)}</li>" for note in notes[:30])}</ul>')
     return "".join(parts)
@@ -91,6 +94,21 @@ def new_files(files: Sequence[FileInfo], link: Link) -> str:
     if len(files) > _LISTED_FILES:
         chips.append(f"and {len(files) - _LISTED_FILES} more, in the tab Files")
     return f'<div class="ci-files">{" ".join(chips)}</div>'
+
+
+def changed_variables(variables: Sequence[Variable]) -> str:
+    """The variables that a cell made or changed, folded away."""
+    if not variables:
+        return ""
+    rows = "".join(
+        f"<tr><td><code>{_text(v.name)}</code></td><td>{_text(v.type)}</td><td>{_text(v.summary)}</td>"
+        f"<td>{_text(v.change)}</td></tr>"
+        for v in variables[:_LISTED_VARIABLES]
+    )
+    return (
+        f'<details class="ci-variables"><summary>Variables, new or changed: {len(variables)}</summary>'
+        f'<div class="ci-wide"><table class="ci-table"><tbody>{rows}</tbody></table></div></details>'
+    )
 
 
 def frame(markup: str) -> str:

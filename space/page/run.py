@@ -13,7 +13,7 @@ from space.links import Links
 from space.page import execution
 from space.page.examples import EXAMPLES
 from space.page.execution import Progress
-from space.page.outputs import displays, finished_screen, new_files, running_screen, status_line
+from space.page.outputs import changed_variables, displays, finished_screen, new_files, running_screen, status_line
 from space.page.sessions import PRIVATE, choices, sentence_of
 from space.page.visitor import NOT_OPENED, Visitor
 
@@ -86,7 +86,8 @@ def run_tab(executor: Executor, settings: Settings, links: Links, visitor: gr.St
             return running_screen(progress.printed), rich
         drawn = {output.picture.path for output in result.outputs if output.picture}
         files = new_files([file for file in result.files if file.path not in drawn], link)
-        return finished_screen(result), files + displays(result.outputs, link, key=result.execution_id)
+        rich = displays(result.outputs, link, key=result.execution_id)
+        return finished_screen(result), files + rich + changed_variables(result.variables)
 
     async def run_code(
         visitor: Visitor | None, chosen: str | None, language: str, code: str, timeout: float | None

@@ -37,7 +37,7 @@ def test_the_page_opens_and_answers_quickly(opener: Opener, capsys: pytest.Captu
             """(wanted) => new Promise((done) => {
                 const began = performance.now();
                 const look = new MutationObserver(() => {
-                    if (document.querySelector('#shown').innerText.trim() === wanted) {
+                    if (document.querySelector('#shown .ci-value')?.innerText.trim() === wanted) {
                         look.disconnect();
                         done(performance.now() - began);
                     }
@@ -112,6 +112,13 @@ def test_a_table_is_shown_in_a_frame(page: Page) -> None:
     table = page.frame_locator("#shown iframe").locator("table")
     expect(table).to_contain_text("Oslo")
     expect(table).to_contain_text("degrees")
+
+
+def test_the_variables_that_a_cell_made_are_listed(page: Page) -> None:
+    run(page, "answer = 42\nnames = ['a', 'b']")
+    shown(page).get_by_text("Variables, new or changed: 2").click()
+    expect(shown(page).locator(".ci-variables tr", has_text="answer")).to_contain_text("42")
+    expect(shown(page).locator(".ci-variables tr", has_text="names")).to_contain_text("list")
 
 
 def test_an_error_is_shown_with_its_line(page: Page) -> None:

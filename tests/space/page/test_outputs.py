@@ -11,11 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.results import STATUSES, ErrorInfo, ExecutionResult, FileInfo, Output, Picture, Violation
-from space.page.outputs import displays, finished_screen, frame, new_files, running_screen, status_line
+from executor.results import STATUSES, ErrorInfo, ExecutionResult, FileInfo, Output, Picture, Variable, Violation
+from space.page.outputs import (
+    changed_variables,
+    displays,
+    finished_screen,
+    frame,
+    new_files,
+    running_screen,
+    status_line,
+)
 
 BAIT = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
 ALLOWED = {"div", "span", "pre", "code", "ul", "li", "small", "a", "img", "iframe", "figure", "figcaption", "button"}
+ALLOWED |= {"details", "summary", "table", "tbody", "tr", "td"}
 
 
 class Tags(HTMLParser):
@@ -59,7 +68,7 @@ def test_all_that_a_guest_writes_is_text() -> None:
         status="error",
         stdout=BAIT,
         stderr=BAIT,
-        error=ErrorInfo(BAIT, BAIT, 1, BAIT),
+        error=ErrorInfo(BAIT, BAIT, 1, BAIT, BAIT),
         violations=(Violation(BAIT, BAIT),),
         notices=(BAIT,),
     )
@@ -80,6 +89,7 @@ def test_all_that_a_guest_writes_is_text() -> None:
     ]
     outputs += [Output(picture=picture), Output(picture=real)]
     harmless(displays(outputs, link, key="e1"))
+    harmless(changed_variables([Variable(BAIT, BAIT, BAIT, "new")]))
     harmless(new_files([FileInfo(BAIT, 1, 0.0, "new")], link))
     harmless(status_line("bad", BAIT))
     harmless(running_screen([("stdout", BAIT), ("stderr", BAIT)]))
