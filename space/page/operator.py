@@ -66,7 +66,7 @@ def operator_tab(executor: Executor, settings: Settings, history: History) -> No
             executor.bus.publish(AccessRefused(reason="key", path="/operator"))
             refusal = status_line("bad", "Too many wrong keys; try again in a minute.")
             return False, "", refusal, gr.skip(), gr.skip(), gr.skip(), *nothing
-        if not settings.admin_key or not hmac.compare_digest((given or "").encode(), settings.admin_key.encode()):
+        if not settings.admin_key or not _same(given, settings.admin_key):
             await asyncio.sleep(attempts.failed(address))
             executor.bus.publish(AccessRefused(reason="key", path="/operator"))
             return False, "", status_line("bad", "That is not the key."), gr.skip(), gr.skip(), gr.skip(), *nothing
@@ -110,6 +110,10 @@ def operator_tab(executor: Executor, settings: Settings, history: History) -> No
     timer.tick(update, admitted, shown, **quiet)
     sessions.stop(interrupt, admitted, [refused, sessions], **quiet)
     sessions.delete(close, admitted, [refused, sessions], **quiet)
+
+
+def _same(given: object, key: str) -> bool:
+    return isinstance(given, str) and hmac.compare_digest(given.encode("utf-8", "replace"), key.encode())
 
 
 def _address(request: gr.Request) -> str:

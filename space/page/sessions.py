@@ -39,8 +39,16 @@ def session_bar(executor: Executor, visitor: gr.State) -> SessionBar:
     """The picker with its buttons, and a place for sentences."""
     notice = gr.HTML(elem_id="notice", js_on_load=None, apply_default_css=False)
     with gr.Row(elem_classes="ci-bar"):
+        # any value is taken: the executor decides, and has better words for a session that a restart has ended
         picker = gr.Dropdown(
-            [], value=None, label=_NONE_YET, filterable=False, elem_id="session", min_width=220, scale=4
+            [],
+            value=None,
+            label=_NONE_YET,
+            filterable=False,
+            allow_custom_value=True,
+            elem_id="session",
+            min_width=220,
+            scale=4,
         )
         fresh = gr.Button("New session", size="sm", min_width=110, elem_id="new-session")
         close = gr.Button("Close session", size="sm", min_width=110, elem_id="close-session")

@@ -46,9 +46,9 @@ class Visitor:
                 continue
         return found
 
-    def may_reach(self, session_id: str) -> bool:
+    def may_reach(self, session_id: object) -> bool:
         """Whether the page may use that session, as far as can be told here; the executor checks the owner."""
-        return self.known is None or session_id in self.known
+        return isinstance(session_id, str) and (self.known is None or session_id in self.known)
 
     def with_session(self, session_id: str) -> Visitor:
         """The same visitor, who has made one more session."""
