@@ -44,7 +44,6 @@ def session_bar(executor: Executor, visitor: gr.State) -> SessionBar:
             [],
             value=None,
             label=_NONE_YET,
-            filterable=False,
             allow_custom_value=True,
             elem_id="session",
             min_width=220,
