@@ -42,6 +42,7 @@ class Cell:
     limits: list[str] = field(default_factory=list)
     variables: Sequence[Mapping[str, Any]] = ()
     unshown: list[tuple[str, str]] = field(default_factory=list)
+    streaming: bool = False
     stop: StopReason | None = None
     hard_at: float | None = None
     replaced: str | None = None

@@ -218,6 +218,7 @@ class Leader:
 
     def _show_output(self, cell: Cell, now: float) -> None:
         self._next_flush = now + FLUSH_EVERY
+        cell.streaming = True
         joined: dict[str, list[str]] = {}
         for stream, text in cell.unshown:
             joined.setdefault(stream, []).append(text)
@@ -228,6 +229,9 @@ class Leader:
     def _finish(
         self, cell: Cell, status: Status, return_code: int | None, error: Mapping[str, Any] | None = None
     ) -> None:
+        if cell.unshown and cell.streaming:
+            # who has followed so far gets the rest the same way
+            self._show_output(cell, time.monotonic())
         changes = self._workspace.changes()
         if len(changes) > MAX_FILES_REPORTED:
             cell.notices.append(

@@ -59,6 +59,15 @@ async def test_output_streams_while_the_cell_runs(caller):
     assert again == [events[-1]]
 
 
+async def test_what_streams_streams_to_its_end(caller):
+    code = "import time\nprint('a'); time.sleep(0.3); print('b'); time.sleep(0.01); print('c')"
+    _, execution_id = await caller.executor.start_execution(
+        code, language="python", owner="alice", session_id=caller.session_id
+    )
+    events = [e async for e in caller.executor.attach(execution_id, session_id=caller.session_id, owner="alice")]
+    assert "".join(e.text for e in events if isinstance(e, OutputChunk)) == "a\nb\nc\n" == events[-1].result.stdout
+
+
 async def test_followers_may_come_and_go(caller):
     _, execution_id = await caller.executor.start_execution(
         "import time; time.sleep(0.5); print('end')", language="python", owner="alice", session_id=caller.session_id
