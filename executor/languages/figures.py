@@ -21,7 +21,7 @@ from matplotlib.animation import Animation
 from matplotlib.backend_bases import FigureManagerBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, IdentityTransform
 
 BACKEND = f"module://{__name__}"
 MAX_PIXELS = 25_000_000
@@ -41,6 +41,7 @@ on_show: Callable[[Figure | None], None] | None = None
 
 _GUI = frozenset({"tkagg", "tkcairo", "qtagg", "qt5agg", "qt4agg", "gtk3agg", "gtk4agg", "wxagg", "macosx", "webagg"})
 _shown: WeakSet[Animation] = WeakSet()
+_PLACES = frozenset({"figure pixels", "figure points", "subfigure pixels", "subfigure points"})
 _clock = time.monotonic
 _sleep = time.sleep
 _destroy = Gcf.destroy
@@ -154,7 +155,7 @@ def _draw(figure: Figure) -> PIL.Image.Image:
         pixels = width * dpi * height * dpi
         if pixels > MAX_PIXELS:
             dpi *= (MAX_PIXELS / pixels) ** 0.5
-        if mpl.rcParams["savefig.bbox"] == "tight" or pixels > MAX_PIXELS / 4:
+        if mpl.rcParams["savefig.bbox"] == "tight" or pixels > MAX_PIXELS / 4 or _bound_to_pixels(figure):
             canvas.print_figure(cast(IO[bytes], _Nowhere()), format="rgba", dpi=dpi)
             return PIL.Image.fromarray(np.array(canvas.renderer.buffer_rgba()))
         inner_width, inner_height = int(width * dpi), int(height * dpi)
@@ -174,6 +175,26 @@ def _draw(figure: Figure) -> PIL.Image.Image:
     finally:
         figure.set_canvas(former)
         figure.stale = False
+
+
+def _bound_to_pixels(figure: Figure) -> bool:
+    """Whether something lies at pixels of the canvas, or is wrapped at its edge: a border would move it."""
+    texts = [*figure.texts, *(text for axes in figure.axes for text in (*axes.texts, axes.title))]
+    return (
+        bool(figure.images)
+        or any(text.get_wrap() or _in_pixels(text) for text in texts)
+        or any(isinstance(child.get_transform(), IdentityTransform) for child in (*figure.artists, *figure.patches))
+    )
+
+
+def _in_pixels(text: Any) -> bool:
+    """Whether an annotation names pixels (or points) of the figure as its place."""
+    places = (getattr(text, "xycoords", None), getattr(text, "anncoords", None))
+    return any(isinstance(place, str) and place in _PLACES for each in places for place in _parts(each))
+
+
+def _parts(place: Any) -> tuple[Any, ...]:
+    return place if isinstance(place, tuple) else (place,)
 
 
 def _border(side: int, tile: int) -> int:

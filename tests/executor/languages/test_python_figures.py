@@ -72,6 +72,12 @@ SCRIPTS = {
         "a = plt.figure().add_axes((0, 0, 1, 1))\na.set_yticks([0.5], labels=['very long label'])\n"
         "make_axes_area_auto_adjustable(a)"
     ),
+    "wrapped title": "plt.figure(figsize=(4, 3))\nplt.plot([1, 2])\nplt.title('many words ' * 12, wrap=True)",
+    "annotation at pixels": (
+        "plt.plot([1, 2])\n"
+        "plt.annotate('here', (1, 2), xytext=(60, 60), textcoords='figure pixels', arrowprops={'arrowstyle': '->'})"
+    ),
+    "pixels of the canvas": "f = plt.figure()\nf.figimage(np.random.rand(20, 20).repeat(8, 0).repeat(8, 1), 100, 150)",
     "quiver": "x = np.arange(10)\nplt.quiver(*np.meshgrid(x, x), np.random.randn(10, 10), np.random.randn(10, 10))",
     "transparent": "f = plt.figure(facecolor='none')\nf.add_subplot(facecolor='none').plot([1, 2])",
 }
