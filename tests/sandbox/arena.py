@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 _START = 60.0
@@ -25,7 +28,10 @@ Language = Literal["python", "javascript", "bash"]
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One attack: `shows` is how success shows where nothing protects; `bare` says why it may not."""
+    """One attack: `shows` is how success shows where nothing protects.
+
+    `refused`: with what errors, in its text, a host may refuse it to everybody without privileges.
+    """
 
     id: str
     category: str
@@ -33,7 +39,7 @@ class Attack:
     tries: str
     shows: str
     code: str
-    bare: str = ""
+    refused: tuple[str, ...] = ()
     timeout: float = 5.0
     inherits: bool = False
     """The bare host hands its own environment on, as a plain `subprocess.run` does."""
@@ -48,20 +54,52 @@ def attacks() -> list[Attack]:
     return found
 
 
+_HOST = ["-m", "tests.sandbox.host"]
+_POD = ["-m", "tests.sandbox.pod"]
 PLACES: dict[str, list[str]] = {
-    "full": ["-m", "tests.sandbox.host"],
-    "strong": ["-m", "tests.sandbox.host", "--layers", '{"namespaces": false}'],
-    "abi2": ["-m", "tests.sandbox.host", "--layers", '{"namespaces": false, "landlock_abi": 2}'],
-    "pod": ["-m", "tests.sandbox.pod", "--", sys.executable, "-m", "tests.sandbox.host"],
-    "bare": ["-m", "tests.sandbox.pod", "--bare", "--", sys.executable, "-m", "tests.sandbox.host", "--bare"],
+    "full": _HOST,
+    "strong": [*_HOST, "--layers", '{"namespaces": false}'],
+    "abi2": [*_HOST, "--layers", '{"namespaces": false, "landlock_abi": 2}'],
+    "userns": [*_POD, "--bare", "--", sys.executable, *_HOST],
+    "pod": [*_POD, "--", sys.executable, *_HOST],
+    # without Landlock files are open: only where what breaks is thrown away
+    "weak": [*_POD, "--bare", "--", sys.executable, *_HOST, "--layers", '{"namespaces": false, "landlock": false}'],
+    "bare": [*_POD, "--bare", "--", sys.executable, *_HOST, "--bare"],
+}
+LEVELS = {"full": "full", "strong": "strong", "abi2": "strong", "weak": "weak", "userns": "full", "pod": "strong"}
+_TRIALS: dict[str, tuple[list[str], str]] = {
+    "full": (["unshare", "-m" if os.geteuid() == 0 else "-Urm", "true"], "namespaces, which this host does not grant"),
+    "userns": (
+        [sys.executable, *_POD, "--bare", "--", "unshare", "-Urm", "true"],
+        "root to make a pod, and user namespaces for everybody in it",
+    ),
+    "pod": ([sys.executable, *_POD, "--", "true"], "root that may mount, to make a pod"),
+    "weak": ([sys.executable, *_POD, "--bare", "--", "true"], "root that may mount, to make a pod"),
+    "bare": ([sys.executable, *_POD, "--bare", "--", "true"], "root that may mount, to make a pod"),
 }
 
 
-def places() -> list[str]:
-    """The places that this machine can form, but for the bare one."""
-    if os.geteuid() == 0:
-        return ["full", "strong", "abi2", "pod"]
-    return ["full", "strong", "abi2"]
+@functools.cache
+def missing(place: str) -> str:
+    """What this machine lacks to form a place, found by trying; empty where nothing is missing."""
+    if place not in _TRIALS:
+        return ""
+    command, need = _TRIALS[place]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_START, check=False)
+    except OSError:
+        return f"The place {place} needs {command[0]}."
+    return f"The place {place} needs {need}." if done.returncode else ""
+
+
+def places() -> list[Any]:
+    """The places for sessions, as parameters: those that this machine cannot form are skipped, and say why."""
+    return [place if not missing(place) else unformed(place) for place in LEVELS]
+
+
+def unformed(place: str, *more: object) -> Any:
+    """One skipped case that stands for a place."""
+    return pytest.param(place, *more, marks=pytest.mark.skip(reason=missing(place)))
 
 
 @dataclass(slots=True)

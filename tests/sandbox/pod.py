@@ -132,6 +132,10 @@ def _inside(root: str, command: list[str], bare: bool) -> None:
     syscall(_UMOUNT2, ctypes.addressof(dot), 2)
     os.chdir(cwd)
     _raise_loopback()
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write(
+            "20000"
+        )  # a session with process ids of its own starts at 1: the same number must not be two processes
     program = seccomp.Filter(profile())
     child = os.fork()
     if child == 0:

@@ -1,22 +1,46 @@
-"""The attacks are real: where nothing protects they bite, or the data says why they cannot on such a host."""
+"""The attacks are real: where nothing protects they bite, or the host refuses them to everybody, with its evidence."""
 
 import os
+from errno import errorcode
 
 import pytest
 
-from tests.sandbox.arena import attacks
+from tests.sandbox.arena import attacks, missing, unformed
 
-CASES = attacks() if os.geteuid() == 0 else []
-BROKEN = ("SyntaxError", "NameError", "TypeError", "AttributeError", "syntax error", "ReferenceError")
+NUMBERS = {name: number for number, name in errorcode.items()}
+CASES = [unformed("bare")] if missing("bare") else attacks()
+LEADERS = {"protocol", "collection"}
+"""Attacks on a leader: that the careless one broke counts for these only."""
 
 
-@pytest.mark.parametrize("attack", [a for a in CASES if not a.bare], ids=lambda attack: attack.id)
-def test_an_attack_bites_where_nothing_protects(arenas, attack):
+def bites(attack, escapes):
+    """Whether it succeeded in the way that it says."""
+    if attack.shows == "harm":
+        return any(
+            escape.startswith("harm") and ("leader:" not in escape or attack.category in LEADERS) for escape in escapes
+        )
+    return attack.shows in escapes
+
+
+@pytest.mark.parametrize("attack", CASES, ids=lambda attack: getattr(attack, "id", attack))
+def test_an_attack_bites_where_nothing_protects_or_the_host_itself_refuses_it(arenas, attack):
     outcome = arenas("bare").attack(attack)
-    assert outcome.escapes, f"{attack.id} does not bite: {outcome.text[-2000:]}"
+    evidence = [name for name in attack.refused if os.strerror(NUMBERS[name]) in outcome.text]
+    assert bites(attack, outcome.escapes) or evidence, (
+        f"{attack.id} neither bites nor is refused: {outcome.escapes} {outcome.text[-2000:]}"
+    )
 
 
-@pytest.mark.parametrize("attack", [a for a in CASES if a.bare], ids=lambda attack: attack.id)
-def test_an_attack_that_the_host_refuses_is_at_least_sound(arenas, attack):
-    outcome = arenas("bare").attack(attack)
-    assert outcome.escapes or not any(word in outcome.text for word in BROKEN), outcome.text[-2000:]
+@pytest.mark.parametrize("place", ["bare"] if not missing("bare") else [unformed("bare")])
+@pytest.mark.parametrize(
+    ("language", "code"), [("python", "print(42)"), ("bash", "echo 42"), ("javascript", "console.log(42)")]
+)
+def test_the_careless_leader_serves_honest_code(arenas, place, language, code):
+    outcome = arenas(place).run(language, code)
+    assert "42" in outcome.text and not outcome.escapes
+
+
+def test_at_least_120_attacks_can_bite_and_few_need_the_word_of_the_host():
+    found = attacks()
+    assert len([attack for attack in found if not attack.refused]) >= 120
+    assert all(name in NUMBERS for attack in found for name in attack.refused)

@@ -85,7 +85,7 @@ def test_rights_are_found_by_asking_and_cut_down_on_demand():
 
 def test_a_ruleset_refuses_tcp_even_to_a_process_without_a_filter():
     if not landlock.handled().tcp:
-        return
+        pytest.skip("Landlock of this kernel has no rules for TCP (ABI 4, Linux 6.7).")
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
 
