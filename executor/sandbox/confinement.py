@@ -189,6 +189,7 @@ class Confinement:
             memory_limit=self.limits.memory,
             folders=tuple(place for place in self._writable if place != SHARED_MEMORY),
             shared_memory=SHARED_MEMORY if self.inside else None,
+            open_workers=sandbox.handled is not None,
         )
         self.folder_meter = FolderMeter((self.folder,), proc)
 

@@ -48,16 +48,24 @@ class Meter:
     """Measures one session, cheaply first: what many processes share is told apart only when the sum looks too high.
 
     Unlinked files of `folders` count as disk, all others as memory. `shared_memory` is the session's own /dev/shm.
+    Without `open_workers`, as where there is no Landlock, workers are hidden on purpose and none is opaque.
     """
 
     def __init__(
-        self, tree: ProcessTree, *, memory_limit: int, folders: tuple[str, ...], shared_memory: str | None = None
+        self,
+        tree: ProcessTree,
+        *,
+        memory_limit: int,
+        folders: tuple[str, ...],
+        shared_memory: str | None = None,
+        open_workers: bool = True,
     ) -> None:
         self._tree = tree
         self._limit = memory_limit
         self._folders = tuple(folder + "/" for folder in folders)
         self._shared_memory = shared_memory
         self._exact, self._rough = 0, 0
+        self._open = open_workers
         self._hidden: dict[Unlinked, int] = {}
 
     def read(self, *, deep: bool = False) -> Usage:
@@ -82,7 +90,7 @@ class Meter:
         outside = sum(size for file, size in files.items() if not file.on_disk)
         outside += max(0, sockets - _FREE_SOCKETS) * _SOCKET + self._shm()
         memory = self._memory(members, rough, private, outside)
-        return Usage(memory, unlinked, len(members), threads, descriptors, tuple(opaque))
+        return Usage(memory, unlinked, len(members), threads, descriptors, tuple(opaque) if self._open else ())
 
     def _memory(self, members: list[int], rough: int, private: int, outside: int) -> int:
         """The sum of what processes hold, without counting shared pages twice where that matters."""
