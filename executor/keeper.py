@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -90,6 +91,12 @@ class Keeper:
                 "This host cannot hold hostile code, so nothing is executed here. Missing: "
                 + " ".join(self._sandbox.missing())
                 + " ALLOW_WEAK_SANDBOX=1 executes all the same: every user can then reach the others' files."
+            )
+        user = self._sandbox.layers.get("user")
+        if self._sandbox.level == "weak" and user is not None and not user.on and os.geteuid() == 0:
+            raise SandboxTooWeak(
+                "This host cannot hold hostile code, and here it would run as root, with the whole machine in reach. "
+                "Nothing is executed. Start as an ordinary user."
             )
         began = time.monotonic()
         victim = self.table.reserve()
