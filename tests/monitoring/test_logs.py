@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ def lines(out: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
+@pytest.fixture
+def untouched_uvicorn() -> Iterator[None]:
+    """uvicorn's logger as it is at a start: a server of another test may have set its level, for the whole process."""
+    logger = logging.getLogger("uvicorn.error")
+    before = logger.level
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.setLevel(before)
+
+
+@pytest.mark.usefixtures("untouched_uvicorn")
 def test_libraries_warnings_structlog_and_uncaught_exceptions_share_one_format() -> None:
     _, out = configured()
     logging.getLogger("gradio.routes").warning("slow %s", "queue")
