@@ -79,7 +79,8 @@ def test_the_32_bit_table_kills():
             file.write(
                 'int main(void) { long r; __asm__ volatile("int $0x80" : "=a"(r) : "a"(20L) : "memory"); return r; }'
             )
-        subprocess.run(["gcc", "-o", "a", "a.c"], check=True)
+        # /tmp may not be there: where the interpreter lies in it, sessions have none of their own
+        subprocess.run(["gcc", "-o", "a", "a.c"], check=True, env={**os.environ, "TMPDIR": os.getcwd()})
         return subprocess.run(["./a"], check=False).returncode
 
     assert confined(act).value == -signal.SIGSYS
