@@ -104,7 +104,10 @@ def _root(base: str) -> str:
     syscall(_MOVE_MOUNT, tree, ctypes.addressof(empty), _AT_FDCWD, ctypes.addressof(target), 4)
     root = f"{base}/root"
     _mount("root", root, "overlay", 0, f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work")
-    for place, options in (("/tmp", "mode=1777"), ("/dev", "mode=755"), ("/sys", "mode=755"), ("/run", "mode=755")):
+    places = {"/tmp": "mode=1777", "/dev": "mode=755", "/sys": "mode=755", "/run": "mode=755"}
+    if any(f"{path}/".startswith("/tmp/") for path in (os.getcwd(), sys.prefix, sys.base_prefix)):
+        del places["/tmp"]  # we are in there ourselves; what is written to it still stays in the pod
+    for place, options in places.items():
         _mount("pod", root + place, "tmpfs", 0, options)
     for device in ("null", "zero", "full", "random", "urandom"):
         open(f"{root}/dev/{device}", "w").close()
