@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.benchmarks import fresh, kernels, mcp_roundtrip, ours
 
 ROWS = [
-    ("session create, ms", "create_ms", 40, True),
+    ("session create, one kept ready, ms", "create_ms", 40, True),
+    ("session create, forked on demand, ms", "create_forked_ms", 0, True),
     ("warm 1+1, ms", "warm_ms", 4, True),
     ("first plot, ms", "first_plot_ms", 8, True),
     ("memory of an idle session (PSS), MiB", "idle_pss_mib", 5, True),
@@ -32,9 +33,10 @@ async def main() -> int:
     missed = 0
     print(f"\n{'':40}{'ours':>10}{'ipykernel':>11}{'better':>9}{'floor':>8}")
     for name, key, floor, smaller in ROWS:
-        ratio = theirs[key] / mine[key] if smaller else mine[key] / theirs[key]
+        other = theirs["create_ms" if key == "create_forked_ms" else key]
+        ratio = other / mine[key] if smaller else mine[key] / other
         missed += ratio < floor
-        print(f"{name:40}{mine[key]:10.2f}{theirs[key]:11.2f}{ratio:8.1f}x{floor:7d}x")
+        print(f"{name:40}{mine[key]:10.2f}{other:11.2f}{ratio:8.1f}x{floor or '-':>7}")
     print(f"{'fresh process per call, print(1+1), ms':40}{'':10}{per_call['warm_ms']:11.2f}")
     print("\nMCP over SSE, ms (median), against a bare echo on the same SDK and transport")
     for name, value in figures["mcp"].items():

@@ -219,6 +219,8 @@ await fs.promises.utimes("a", 1, 2); if (fs.statSync("a").mtimeMs !== 2000) thro
     ),
 }
 PLACES = places()
+CHANGES_MODES = {"temporary_files", "modes_and_times"}
+"""Work in Python itself that changes modes and times of files."""
 
 
 @pytest.mark.parametrize("name", WORKS)
@@ -226,4 +228,8 @@ PLACES = places()
 def test_ordinary_work_is_not_disturbed(arenas, place, name):
     language, code = WORKS[name]
     outcome = arenas(place).run(language, code, timeout=8)
+    if place == "weak" and name in CHANGES_MODES:
+        # Python hides there from its leader, too, which so cannot do it on its behalf; SECURITY.md says so
+        assert outcome.status == "error" and "Operation not permitted" in outcome.text
+        return
     assert outcome.status == "ok", outcome.text[-3000:]
