@@ -57,6 +57,10 @@ _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "GIF": "gif", "WEBP": "webp"}
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 
 
+SMALL = 32_000
+"""Bytes of a PNG that is sent as it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A picture to be sent: the decoded image, and the file's bytes where it came as one."""
@@ -109,6 +113,10 @@ def encode(source: Source, *, limit: int, alt: str = "", file: bytes | None = No
     floor = min(1.0, MIN_WIDTH / width)
     plain = file if source.suffix == "png" else None
     scale = max(scale, floor) if max(width, height) * floor <= 16_000 else scale
+    if plain is not None and scale == 1.0 and len(plain) <= min(budget, SMALL) and _opaque(source.image):
+        # small as it is, and exact: a search for less would take longer than drawing took
+        text = b64encode(plain).decode()
+        return {"mime": "image/png", "data": text, "width": width, "height": height, "path": None, "alt": alt}
     for attempt in range(_ATTEMPTS):
         smaller = image if scale == 1.0 else _resize(image, _scaled(image.size, scale), PIL.Image.Resampling.HAMMING)
         candidate, size = _fitting(smaller, budget, plain if scale == 1.0 else None, smallest_form=scale <= floor)
@@ -130,6 +138,10 @@ def encode(source: Source, *, limit: int, alt: str = "", file: bytes | None = No
             continue
         scale = max(floor, scale * max(0.4, min(0.9, math.sqrt(budget / size) * 0.95)))
     return None
+
+
+def _opaque(image: PIL.Image.Image) -> bool:
+    return image.mode in ("RGB", "L") or (image.mode == "RGBA" and image.getchannel("A").getextrema()[0] == 255)
 
 
 def _fitting(

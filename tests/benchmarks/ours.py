@@ -12,7 +12,8 @@ PLOT = "plt.plot([1, 3, 2]); plt.show()"
 
 
 async def measure(*, policy: str = "auto") -> dict[str, float]:
-    """Create (with one kept ready, as is the default, and forked on demand), warm `1+1`, first plot (ms), idle PSS of leader and worker (MiB), executions a second in 8 sessions."""
+    """Create (with one kept ready, as is the default, and forked on demand), warm `1+1`, first plot: milliseconds;
+    idle PSS of all processes of a session (MiB), executions a second in 8 sessions."""
     figures: dict[str, float] = {}
     settings = Settings(security_policy=policy, max_sessions=100, allow_weak_sandbox=True)
     async with Executor(settings) as executor:
