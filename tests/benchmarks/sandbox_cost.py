@@ -11,7 +11,7 @@ import sys
 from executor import Executor, Settings
 from tests.benchmarks.timing import p50, times
 
-NONE = {"namespaces": False, "landlock": False, "filter": False, "notifier": False, "own_user": False}
+NONE = {"namespaces": False, "landlock": False, "filter": False, "notifier": False}
 SPAWN = """
 import subprocess, time, statistics
 found = []
