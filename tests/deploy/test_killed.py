@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerProcess
 
 import pytest
 
@@ -25,10 +24,10 @@ class Whoever(Kill):
     """Kills the process that is applying when the moment comes."""
 
     def __call__(self) -> None:
-        os.kill(victims[-1].pid or 0, signal.SIGKILL)
+        os.kill(victims[-1], signal.SIGKILL)
 
 
-victims: list[ForkServerProcess] = []
+victims: list[int] = []
 
 
 def deploying(url: str, files: dict[str, bytes]) -> None:
@@ -52,11 +51,13 @@ def test_killed_at_each_request_in_turn_leaks_nothing_and_is_completed_by_the_ne
 
     def run() -> int:
         process = forks.Process(target=deploying, args=(hub.url, dict(bundle.files)))
-        victims.append(process)
         process.start()
+        victims.append(process.pid)
         process.join(60)
-        assert process.exitcode is not None
-        return process.exitcode
+        code = process.exitcode
+        process.close()
+        assert code is not None
+        return code
 
     assert run() == 0
     keys = [exchange.key for exchange in hub.record]
