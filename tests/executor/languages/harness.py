@@ -25,8 +25,9 @@ import fcntl, os, signal, sys
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 pairs = [tuple(map(int, pair.split(":"))) for pair in sys.argv[1].split(",")]
-high = [(fcntl.fcntl(held, fcntl.F_DUPFD_CLOEXEC, 100), wanted) for held, wanted in pairs]
-os.closerange(3, 100)
+free = max(map(max, pairs)) + 1
+high = [(fcntl.fcntl(held, fcntl.F_DUPFD_CLOEXEC, free), wanted) for held, wanted in pairs]
+os.closerange(3, free)
 for held, wanted in high:
     os.dup2(held, wanted)
 os.execv(sys.argv[2], sys.argv[2:])
