@@ -143,6 +143,6 @@ class Backend(Protocol):
         """Delete a file, or a folder with all it holds. Raises NoSuchFile."""
 
     async def install(self, ref: SessionRef, language: Ecosystem, parcel: AsyncIterable[bytes]) -> None:
-        """Exchange the session's packages of a language for those in `parcel` (see `executor.packages.parcel`), as a
+        """Exchange the session's packages of a language for those in `parcel` (see `executor.parcel`), as a
         whole when its last piece is there; a failed exchange leaves no trace. Raises FileRefused where they do not fit.
         """

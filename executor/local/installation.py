@@ -15,7 +15,7 @@ import secrets
 from executor.errors import BackendFailed, FileRefused
 from executor.local.removal import remove_tree
 from executor.local.workspace import Workspace
-from executor.packages.parcel import Entry, ParcelError, Unpacker
+from executor.parcel import Entry, ParcelError, Unpacker
 
 PLACES = {"python": (".packages", "python"), "javascript": (".packages", "node", "node_modules")}
 """Where the interpreters of a session look for its packages."""
@@ -105,6 +105,8 @@ class Installation:
 
     def _begin(self, entry: Entry) -> None:
         self._close_file()
+        if entry.kind != "file":
+            raise ParcelError(f"packages come as files, and this is a {entry.kind}")
         self._files += 1
         folder = self._folder(entry.parts[:-1])
         self._must_fit(self._bytes, self._files)

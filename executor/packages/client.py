@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from executor.packages.parcel import measure
+from executor.parcel import measure
 from executor.packages.report import Ecosystem, Package
 from executor.packages.requests import Wanted
 

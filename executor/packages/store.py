@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from executor.packages.parcel import measure
+from executor.parcel import measure
 from executor.packages.report import Ecosystem, Package
 from executor.packages.requests import Wanted
 

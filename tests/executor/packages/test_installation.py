@@ -7,7 +7,7 @@ import pytest
 from executor.errors import BackendFailed, FileRefused
 from executor.local.installation import Installation
 from executor.local.workspace import Workspace
-from executor.packages.parcel import pack
+from executor.parcel import pack
 
 MIB = 2**20
 

@@ -1,10 +1,11 @@
 """A folder as a stream of bytes, and back."""
 
 import os
+import struct
 
 import pytest
 
-from executor.packages.parcel import PIECE, Entry, ParcelError, Unpacker, measure, pack
+from executor.parcel import PIECE, Entry, ParcelError, Unpacker, measure, pack
 
 
 def unpacked(pieces):
@@ -48,9 +49,28 @@ def test_files_come_back_in_pieces_of_any_size_without_links_and_pipes(folder, s
 
 @pytest.mark.parametrize("path", [b"../x", b"/x", b"a//x", b"a/./x", b"a/../../x", b"", b"x\0", b"a/" * 60 + b"x"])
 def test_a_path_that_leaves_the_folder_is_refused(path):
-    head = len(path).to_bytes(2, "big") + b"\0" + (1).to_bytes(8, "big")
     with pytest.raises(ParcelError, match="leaves"):
-        unpacked([head + path + b"x"])
+        unpacked([head(path, b"F", 1) + path + b"x"])
+
+
+@pytest.mark.parametrize(("letter", "size"), [(b"P", 0), (b"D", 1), (b"L", 0), (b"L", 5000)])
+def test_what_is_no_file_folder_or_link_is_refused(letter, size):
+    with pytest.raises(ParcelError, match="holds"):
+        unpacked([head(b"x", letter, size) + b"x" * (size + 1)])
+
+
+def test_an_entry_comes_back_with_all_that_is_known_of_it():
+    entries = [
+        Entry(("a", "b\u00e4"), "folder", 0o750, -5),
+        Entry(("a", "l"), "link", 0o777, 2**40, 3),
+        Entry(("a", "f"), "file", 0o644, 1_700_000_000_123_456_789, 2),
+    ]
+    data = entries[0].head() + entries[1].head() + b"../" + entries[2].head() + b"hi"
+    assert list(Unpacker().feed(data)) == [entries[0], entries[1], b"../", entries[2], b"hi"]
+
+
+def head(path, letter, size):
+    return struct.pack("!HcHqQ", len(path), letter, 0o600, 0, size)
 
 
 def test_a_parcel_that_is_cut_short_is_noticed(folder):

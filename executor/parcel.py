@@ -1,7 +1,8 @@
-"""Parcel: a folder of regular files as one stream of bytes, which its reader can take in pieces of any size.
+"""Parcel: a folder as one stream of bytes, which its reader can take in pieces of any size.
 
-A file is a head (2 bytes length of its path, 1 byte for whether it may be executed, 8 bytes length of its content), its
-path in UTF-8, and its content.
+An entry is a head (2 bytes length of its path, 1 byte kind, 2 bytes permission bits, 8 bytes modification time in ns,
+8 bytes length of its content), its path in UTF-8, and its content: the bytes of a file (`F`), nothing for a folder
+(`D`), the target of a symbolic link (`L`).
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 PIECE = 256 * 2**10
 """Bytes of the pieces that a folder is packed into."""
 
 MAX_DEPTH = 48
-_HEAD = struct.Struct("!H?Q")
+MODES = 0o777
+"""Permission bits that travel."""
+
+Kind = Literal["file", "folder", "link"]
+
+_HEAD = struct.Struct("!HcHqQ")
+_LETTERS: dict[Kind, bytes] = {"file": b"F", "folder": b"D", "link": b"L"}
+_KINDS: dict[bytes, Kind] = {letter: kind for kind, letter in _LETTERS.items()}
 
 
 class ParcelError(Exception):
@@ -25,18 +34,32 @@ class ParcelError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file begins: the components of its path, and whether it may be executed."""
+    """Something begins: the components of its path, what it is, permission bits, modification time in ns, and the
+    bytes of content that follow."""
 
     parts: tuple[str, ...]
-    executable: bool
+    kind: Kind = "file"
+    mode: int = 0o600
+    modified: int = 0
+    size: int = 0
+
+    @property
+    def executable(self) -> bool:
+        """Whether its owner may execute it."""
+        return bool(self.mode & 0o100)
+
+    def head(self) -> bytes:
+        """The bytes that stand before the content."""
+        name = os.fsencode("/".join(self.parts))
+        return _HEAD.pack(len(name), _LETTERS[self.kind], self.mode & MODES, self.modified, self.size) + name
 
 
 def pack(root: Path) -> Iterator[bytes]:
     """The regular files below `root`, in pieces; links and everything else are left out. Blocks on the disk."""
     piece = bytearray()
     for path, info in walk(root):
-        name = os.fsencode(path.relative_to(root))
-        piece += _HEAD.pack(len(name), bool(info.st_mode & 0o100), info.st_size) + name
+        parts = path.relative_to(root).parts
+        piece += Entry(parts, "file", info.st_mode & MODES, info.st_mtime_ns, info.st_size).head()
         left = info.st_size
         with path.open("rb") as file:
             while left:
@@ -101,17 +124,28 @@ class Unpacker:
             view = view[len(taken) :]
             if len(self._buffer) < _HEAD.size:
                 continue
-            length, executable, size = _HEAD.unpack_from(self._buffer)
+            length, letter, mode, modified, size = _HEAD.unpack_from(self._buffer)
             if len(self._buffer) == _HEAD.size + length:
-                parts = _parts(bytes(self._buffer[_HEAD.size :]))
+                entry = Entry(
+                    _parts(bytes(self._buffer[_HEAD.size :])), _kind(letter, size), mode & MODES, modified, size
+                )
                 self._buffer.clear()
                 self._left = size
-                yield Entry(parts, executable)
+                yield entry
 
     def close(self) -> None:
         """Raises ParcelError where something is missing."""
         if self._left or self._buffer:
             raise ParcelError("the parcel is cut short")
+
+
+def _kind(letter: bytes, size: int) -> Kind:
+    kind = _KINDS.get(letter)
+    if kind is None:
+        raise ParcelError("the parcel holds something that is no file, folder or link")
+    if (kind == "folder" and size) or (kind == "link" and not 0 < size <= 4096):
+        raise ParcelError(f"the parcel holds a {kind} of {size} bytes")
+    return kind
 
 
 def _parts(name: bytes) -> tuple[str, ...]:
