@@ -7,13 +7,13 @@ them: `start` returns as soon as the code is handed over, `attach` may be called
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from executor.events import Event
 from executor.packages.report import Ecosystem
-from executor.results import ExecutionResult, FileInfo, Language, Output
+from executor.results import ExecutionResult, FileInfo, Language, LanguageState, Output
 from executor.sandbox.report import SandboxReport
 
 
@@ -65,6 +65,13 @@ class Printed:
     stderr: str
 
 
+Print = tuple[str, int, int, int, int, int]
+"""What tells whether something in a folder has changed: kind, permission bits, size in bytes, modification and change
+time in ns, inode. A guest can set the first of the times, not the second."""
+
+Tree = dict[str, Print]
+"""The whole folder of a session, hidden names included, by path: regular files, folders and symbolic links."""
+
 ExecutionEvent = OutputChunk | Displayed | Finished
 
 
@@ -90,6 +97,26 @@ class Backend(Protocol):
 
     async def create(self, spec: SessionSpec) -> SessionRef:
         """Make a session with an empty folder and a Python worker that is ready or about to be."""
+
+    async def save(self, ref: SessionRef, *, limit: int) -> list[LanguageState]:
+        """Have every interpreter whose state may have changed write it into hidden files of the session's folder.
+
+        `limit` is the size of each file in bytes at most. A Python state is loaded once by way of trial before it takes
+        the place of the former one. Languages that did not run since the last time are not in the answer. Raises Busy
+        while code runs; code that comes meanwhile waits for no more than a fork.
+        """
+
+    async def tree(self, ref: SessionRef) -> Tree:
+        """What is in the session's folder."""
+
+    def pack(self, ref: SessionRef, paths: Sequence[str]) -> AsyncIterator[bytes]:
+        """Those of `paths` that are still there, as a parcel, in that order."""
+
+    async def unpack(self, ref: SessionRef, parcel: AsyncIterable[bytes]) -> None:
+        """Put what is in `parcel` into the session's folder. Raises FileRefused where it does not fit."""
+
+    async def restore(self, ref: SessionRef, languages: Sequence[Language]) -> list[LanguageState]:
+        """Have fresh interpreters take over what `save` once wrote into the folder: those of `languages`."""
 
     async def close(self, ref: SessionRef) -> None:
         """End the session with all its processes and delete its folder. Idempotent."""

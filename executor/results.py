@@ -135,6 +135,27 @@ class ExecutionResult:
         return cls(**values)
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Something that a snapshot could not keep: a variable, or `` for all that a language had; `cell` made it."""
+
+    name: str
+    type: str
+    reason: str
+    language: Language
+    cell: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageState:
+    """What a snapshot holds of one language: the names kept, and what was lost; `problem` where nothing was kept."""
+
+    language: Language
+    names: tuple[str, ...] = ()
+    lost: tuple[Lost, ...] = ()
+    problem: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
     """One execution as the session remembers it; `timestamp` is in seconds since 1970, when it started."""
@@ -155,3 +176,10 @@ class SessionInfo:
     last_used: float
     executions: int
     running: str | None = None
+    state: Literal["live", "parked"] = "live"
+    snapshot_at: float | None = None
+    """When its last good snapshot was taken; what came after would be lost with the machine."""
+    snapshot_bytes: int = 0
+    """What its snapshot takes in the store."""
+    names: tuple[str, ...] = ()
+    """The variables in that snapshot, as far as they are named."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypedDict
 
 from executor.results import Language
@@ -22,6 +23,12 @@ MAX_VARIABLES = 50
 MAX_WORDS = 200
 """Characters of each text that describes a variable."""
 MAX_ID = 200
+MAX_NAMES = 500
+"""Names told of what a state holds, and of what it lost."""
+MAX_PROBLEM = 500
+
+STATE_HEAD = 256 * 1024
+"""Bytes of the first line of a state file, at most."""
 
 
 class ProtocolError(Exception):
@@ -86,7 +93,30 @@ class Done(TypedDict):
     variables: list[VariableData]
 
 
-Event = Ready | Display | Done
+class LostName(TypedDict):
+    """A variable that no saved state can bring back: its type, why in a few words (`open socket`), and the cell that
+    made it, as far as that is known."""
+
+    name: str
+    type: str
+    reason: str
+    cell: int | None
+
+
+class Restored(TypedDict):
+    """The interpreter has taken over a saved state, or has failed to: then `problem` is a sentence.
+
+    `id` is that of the order. `names` came back; `lost` lists what was lost at the saving or now.
+    """
+
+    event: Literal["restored"]
+    id: str
+    names: list[str]
+    lost: list[LostName]
+    problem: str
+
+
+Event = Ready | Display | Done | Restored
 
 
 class Interpreter(Protocol):
@@ -114,6 +144,21 @@ class Interpreter(Protocol):
     def interrupt(self) -> bytes | None:
         """Bytes that stop the running cell and keep its variables, or None: send SIGINT to `interrupt_target`."""
 
+    def save(self, path: str, *, limit: int, without: Sequence[str] = (), fork: bool = True) -> bytes | None:
+        """Bytes that have the interpreter, once it is idle, write its state to `path` below the session's folder.
+
+        None where there is nothing to ask: the state lies in files already. The file appears under that name when it
+        is complete, or the attempt has failed (`StateHead.problem`); no event tells so. `limit` is its size in bytes at
+        most, `without` names variables to leave out, `fork=False` writes from the interpreter itself where a forked
+        copy of it does not get through.
+        """
+
+    def restore(self, order: str, path: str) -> bytes | None:
+        """Bytes that have a fresh interpreter take over the state in `path`; it answers with `Restored` of id `order`.
+
+        None where it has taken over by itself what lies in files.
+        """
+
     def feed(self, data: bytes) -> list[Event]:
         """Events in the bytes that arrived. Raises ProtocolError; the object is of no use after that."""
 
@@ -122,6 +167,29 @@ class Interpreter(Protocol):
 
     def kept(self) -> str:
         """Sentences on what of the ended process's state the next one takes over, and what is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateHead:
+    """The first line of a state file, as JSON; what follows is the interpreter's own.
+
+    `problem` is a sentence where nothing could be saved. `versions` are those of the language and of libraries whose
+    objects are in it.
+    """
+
+    names: tuple[str, ...]
+    lost: tuple[LostName, ...]
+    problem: str
+    versions: Mapping[str, str]
+
+
+def state_head(line: bytes) -> StateHead:
+    """What a guest's process wrote as first line of a state file. Raises ProtocolError."""
+    message = _parse(line)
+    versions = _typed(message, "versions", dict)
+    if len(versions) > 50 or not all(isinstance(v, str) and len(k) + len(v) < MAX_WORDS for k, v in versions.items()):
+        raise ProtocolError("The versions of a state are not a few short texts.")
+    return StateHead(tuple(_names(message)), tuple(_lost(message)), _problem(message), versions)
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
@@ -186,6 +254,14 @@ def check_event(message: dict[str, Any]) -> Event:
                 "return_code": _number(message, "return_code", low=-(2**31), high=2**31),
                 "notices": notices,
                 "variables": _variables(message.get("variables", [])),
+            }
+        case "restored":
+            return {
+                "event": "restored",
+                "id": _identifier(message),
+                "names": _names(message),
+                "lost": _lost(message),
+                "problem": _problem(message),
             }
     raise ProtocolError("A frame names no known event.")
 
@@ -290,3 +366,34 @@ def _variable(value: Any) -> VariableData:
     if max(len(name), len(kind), len(summary)) > MAX_WORDS:
         raise ProtocolError("A variable is described at too great a length.")
     return {"name": name, "type": kind, "summary": summary, "change": change}
+
+
+def _names(message: dict[str, Any]) -> list[str]:
+    names: list[str] = _typed(message, "names", list)
+    if len(names) > MAX_NAMES or not all(isinstance(name, str) and len(name) <= MAX_WORDS for name in names):
+        raise ProtocolError(f"The names of a state are not at most {MAX_NAMES} short texts.")
+    return names
+
+
+def _lost(message: dict[str, Any]) -> list[LostName]:
+    found = _typed(message, "lost", list)
+    if len(found) > MAX_NAMES:
+        raise ProtocolError(f"A state lost more than {MAX_NAMES} names.")
+    return [_lost_name(item) for item in found]
+
+
+def _lost_name(value: Any) -> LostName:
+    if not isinstance(value, dict):
+        raise ProtocolError("A lost name is not an object.")
+    name, kind, reason = (_typed(value, key, str) for key in ("name", "type", "reason"))
+    if max(len(name), len(kind), len(reason)) > MAX_WORDS:
+        raise ProtocolError("A lost name is described at too great a length.")
+    cell = None if value.get("cell") is None else _number(value, "cell", low=0, high=2**31)
+    return {"name": name, "type": kind, "reason": reason, "cell": cell}
+
+
+def _problem(message: dict[str, Any]) -> str:
+    problem: str = _typed(message, "problem", str)
+    if len(problem) > MAX_PROBLEM:
+        raise ProtocolError("A problem is described at too great a length.")
+    return problem

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from executor.parcel import measure
 from executor.packages.report import Ecosystem, Package
 from executor.packages.requests import Wanted
+from executor.parcel import measure
 
 Progress = Callable[[str], None]
 """Takes a sentence about what is going on."""

@@ -20,11 +20,11 @@ from executor.errors import BackendFailed, Busy, InvalidRequest
 from executor.events import Event, Fault, PackagesInstalled
 from executor.packages.client import Client, FetchFailed, Job, Progress
 from executor.packages.npm import Npm
-from executor.parcel import ParcelError, measure, pack
 from executor.packages.pip import Pip
 from executor.packages.report import Ecosystem, Package, PackageReport, Refusal
 from executor.packages.requests import EXAMPLES, Lists, Unusable, Wanted, parse
 from executor.packages.store import Store, Tree
+from executor.parcel import ParcelError, measure, pack
 from executor.settings import Settings
 
 T = TypeVar("T")

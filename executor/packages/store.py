@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from executor.parcel import measure
 from executor.packages.report import Ecosystem, Package
 from executor.packages.requests import Wanted
+from executor.parcel import measure
 
 FRESH = 3600.0
 """Seconds for which a tree is taken again without asking the index."""
