@@ -13,10 +13,10 @@ from weakref import WeakSet
 import PIL.Image
 from matplotlib.figure import Figure
 
-from executor.languages import figures
+from executor.languages import charts, figures
 from executor.languages.bundles import WRAPPER, clean_text, json_size, json_value, svg_words, words_for
 from executor.languages.channel import PictureData
-from executor.languages.charts import PLOTLY, chart_words, specification
+from executor.languages.charts import PLOTLY, chart_words
 from executor.languages.control import Control
 from executor.languages.digests import MAX_ITEMS
 from executor.languages.pictures import (
@@ -62,6 +62,11 @@ class Displays:
         self._publisher = shell.display_pub
         forms = shell.display_formatter.formatters
         self._printers = [form.type_printers for mime, form in forms.items() if mime != "text/plain"]
+        self._told_no_picture = False
+        for module, name in charts.DISPLAYED_BY_US:
+            shell.display_formatter.ipython_display_formatter.for_type_by_name(module, name, self.show)
+        if control is not None:  # in a session, and not while the zygote warms up
+            charts.watch_plotly(self.show, self.note)
         self.begin("", 0)
 
     def begin(self, execution_id: str, picture_chars: int) -> None:
@@ -105,6 +110,8 @@ class Displays:
                 self._figure(value, is_result=is_result)
         elif isinstance(value, PIL.Image.Image):
             self._image(value, is_result=is_result)
+        elif charts.is_chart(value):
+            self._chart(value, is_result=is_result)
         elif (data := self._bundle(value)) is not None:
             self._emit(data, is_result=is_result)
 
@@ -164,6 +171,30 @@ class Displays:
         if not self._published(image, text):
             self._send_picture(Source(image), {"text/plain": text}, "", is_result)
 
+    def _chart(self, chart: object, *, is_result: bool) -> None:
+        data, errors = charts.bundle(chart)
+        name = type(chart).__name__
+        for described in map(self._shell.tracebacks.describe, errors):
+            first = described["message"].partition("\n")[0]
+            self.note(f"The {name} cannot be shown to the user as it is: {described['type']}: {first}")
+        try:
+            picture = charts.static_picture(chart)
+        except Exception as error:
+            described = self._shell.tracebacks.describe(error)
+            first = described["message"].partition("\n")[0]
+            self.note(f"No picture could be made of the {name}: {described['type']}: {first}")
+            picture = None
+        if picture is not None:
+            data["image/png"] = picture
+        elif charts.needs_browser(chart) and not self._told_no_picture:
+            self._told_no_picture = True
+            self.note(charts.NO_PICTURE)
+        publisher = self._shell.display_pub
+        if publisher is not self._publisher:
+            publisher.publish(data, {})  # %%capture, for one
+        else:
+            self._emit(data, is_result=is_result)
+
     def _published(self, image: PIL.Image.Image, text: str) -> bool:
         """Hand the picture to whoever stands in for our publisher, %%capture for one."""
         publisher = self._shell.display_pub
@@ -186,7 +217,6 @@ class Displays:
                 data = {"text/plain": text}
             else:
                 data, _ = formatter.format(value)
-                data = {**specification(value), **data}
         finally:
             self._shell.complaints = None
         if not data and not complaints:

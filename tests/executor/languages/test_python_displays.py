@@ -247,3 +247,88 @@ def test_interactive_figures_are_told_in_words(shared):
 def test_figures_that_are_none_are_told_all_the_same(shared, chart):
     cell = shared.run(f"display({{'application/vnd.plotly.v1+json': {chart}, 'text/plain': 'x'}}, raw=True)")
     assert cell.status == "ok" and cell.texts[0].startswith("Interactive plotly figure")
+
+
+# The seams of plotly 6 and Altair 6 that matter here, and no more; the packages themselves are 150 MB.
+PLOTLY = {
+    "__init__.py": "",
+    "io.py": (
+        "def show(fig, renderer=None):\n    raise ValueError('Mime type rendering requires nbformat>=4.2.0')\n"
+        "def write_image(fig, path):\n    raise ValueError('Image export requires the Kaleido package')\n"
+    ),
+    "basedatatypes.py": (
+        "import json\nclass BaseFigure:\n"
+        "    def __init__(self, kind='bar'): self.kind = kind\n"
+        "    def to_plotly_json(self): return {'data': [{'type': self.kind}], 'layout': {}}\n"
+        "    def to_json(self): return json.dumps(self.to_plotly_json())\n"
+        "    def to_html(self, **how): return '<div>' + str(how['full_html']) + '</div><script>1</script>'\n"
+        "    def show(self, *a, **k):\n        import plotly.io as pio\n        return pio.show(self, *a, **k)\n"
+        "    def write_image(self, path):\n        import plotly.io as pio\n        pio.write_image(self, path)\n"
+        "    def _ipython_display_(self): self.show()\n"
+    ),
+    "graph_objects.py": "from plotly.basedatatypes import BaseFigure\nclass Figure(BaseFigure): pass\n",
+}
+ALTAIR = {
+    "__init__.py": "",
+    "vegalite/__init__.py": "",
+    "vegalite/v6/__init__.py": "",
+    "vegalite/v6/api.py": (
+        "from PIL import Image\nclass TopLevelMixin:\n"
+        "    def to_dict(self): return {'$schema': 'x/schema/vega-lite/v6.1.0.json', 'title': 'Hi', 'mark': 'bar'}\n"
+        "    def _repr_mimebundle_(self, **kw): return {'text/html': '<div>vega</div><script>1</script>'}\n"
+        "    def save(self, target, format, scale_factor):\n"
+        "        Image.new('RGB', (120 * scale_factor, 80), 'green').save(target, format)\n"
+        "class Chart(TopLevelMixin): pass\n"
+        "class Huge(TopLevelMixin):\n    def to_dict(self): raise ValueError('too many rows\\nread this and that')\n"
+    ),
+}
+
+
+def write_package(folder, name, files):
+    for path, text in files.items():
+        target = folder / name / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+
+def test_a_plotly_figure_is_shown_once_however_it_is_asked_to_show_itself(worker):
+    write_package(worker.folder, "plotly", PLOTLY)
+    worker.run("import sys\nsys.path.insert(0, '')")
+    cell = worker.run("import plotly.graph_objects as go\nfig = go.Figure()\nfig.show()")
+    assert (cell.status, cell.err) == ("ok", "")
+    assert cell.texts == ["Interactive plotly figure: 1 bar"]
+    assert cell.displays[0]["data"]["text/html"] == "<div>False</div><script>1</script>"
+    assert "Draw with matplotlib" in cell.notices
+    for code in ("display(fig)", "fig", "fig.show(renderer='notebook')", "fig.show('browser')"):
+        cell = worker.run(code)
+        assert (cell.status, cell.err, len(cell.displays)) == ("ok", "", 1), code
+        assert cell.displays[0]["data"]["application/vnd.plotly.v1+json"] == {"data": [{"type": "bar"}], "layout": {}}
+        assert cell.displays[0]["is_result"] == (code == "fig")
+        assert cell.notices == ""
+
+
+def test_a_plotly_figure_that_shall_be_a_picture_says_why_it_is_none(worker):
+    write_package(worker.folder, "plotly", PLOTLY)
+    worker.run("import sys\nsys.path.insert(0, '')\nimport plotly.graph_objects as go\nfig = go.Figure()")
+    worker.run("fig")
+    cell = worker.run("fig.show('png')")
+    assert cell.texts == ["Interactive plotly figure: 1 bar"] and "needs a browser" in cell.notices
+    cell = worker.run("fig.write_image('x.png')")
+    assert cell.status == "error" and "with kaleido or without" in cell.notices
+
+
+def test_an_altair_chart_is_a_picture_where_its_converter_is_installed(worker):
+    write_package(worker.folder, "altair", ALTAIR)
+    worker.run("import sys\nsys.path.insert(0, '')\nimport altair.vegalite.v6.api as alt\nchart = alt.Chart()")
+    cell = worker.run("display(chart)")
+    assert cell.texts == ["Interactive Vega chart “Hi”: bar"] and cell.pictures == []
+    assert set(cell.displays[0]["data"]) == {"application/vnd.vegalite.v6+json", "text/html", "text/plain"}
+    write_package(worker.folder, "vl_convert", {"__init__.py": ""})
+    cell = worker.run("chart")
+    assert cell.pictures[0]["data"] and cell.pictures[0]["path"] == "plots/1.png"
+    assert Image.open(worker.folder / "plots" / "1.png").size == (240, 80)
+    cell = worker.run("%%capture caught\nchart")
+    assert cell.displays == [] and "Interactive" in worker.run("caught.outputs[0].data['text/plain']").result
+    cell = worker.run("alt.Huge()")
+    assert cell.pictures[0]["data"] and cell.err == ""
+    assert cell.notices == "The Huge cannot be shown to the user as it is: ValueError: too many rows"
