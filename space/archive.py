@@ -1,16 +1,19 @@
-"""A session's whole folder as a zip, made while it is sent: neither the files nor the zip are ever held as a whole."""
+"""A session's whole folder as a zip, with what ran if wanted: made while it is sent, and never held as a whole."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import time
 import zipfile
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Container, Sequence
 from datetime import UTC, datetime
 
 from executor import Executor
 from executor.errors import FileRefused, NoSuchFile
 from executor.results import FileInfo
+from space import notebook
 from space.links import Grant
 
 LEFT_OUT = "not-in-this-zip.txt"
@@ -42,11 +45,23 @@ class _Sink:
         return data
 
 
-async def zipped(executor: Executor, grant: Grant, files: Sequence[FileInfo]) -> AsyncGenerator[bytes, None]:
-    """The bytes of a zip with these files of the session, each at most as long as it was when it was listed."""
+async def zipped(
+    executor: Executor, grant: Grant, files: Sequence[FileInfo], *, with_notebook: bool = False
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of a zip with these files of the session, each at most as long as it was when it was listed.
+
+    `with_notebook` puts what ran in front, under a name that no file has.
+    """
     sink = _Sink()
     left_out: list[str] = []
     archive = zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL)
+    if with_notebook:
+        name = free_name(notebook.NAME, {file.path for file in files})
+        async with contextlib.aclosing(notebook.notebook(executor, grant, files)) as parts:
+            with archive.open(_entry(FileInfo(name, 0, time.time())), "w", force_zip64=True) as member:
+                async for part in parts:
+                    await asyncio.to_thread(member.write, part)
+                    yield sink.take()
     for file in files:
         reading = executor.get_file(
             grant.session_id, file.path, length=file.size, owner=grant.owner, conversation=grant.conversation
@@ -68,6 +83,13 @@ async def zipped(executor: Executor, grant: Grant, files: Sequence[FileInfo]) ->
         archive.writestr(LEFT_OUT, "\n".join(left_out) + "\n")
     archive.close()
     yield sink.take()
+
+
+def free_name(wanted: str, taken: Container[str]) -> str:
+    """`wanted`, or where that is taken `wanted (2)`, `wanted (3)` and so on, before its ending."""
+    stem, dot, ending = wanted.rpartition(".")
+    names = (f"{stem} ({number}){dot}{ending}" for number in itertools.count(2))
+    return wanted if wanted not in taken else next(name for name in names if name not in taken)
 
 
 def _entry(file: FileInfo) -> zipfile.ZipInfo:

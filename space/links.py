@@ -19,11 +19,12 @@ FILES_PATH = "/files/"
 UPLOAD_PATH = "/upload/"
 SESSION_PARAMETER = "session"
 
-Kind = Literal["file", "zip", "upload", "folder", "page"]
-"""What a link is for: reading one file, reading all as a zip, writing one file, writing any file, the page."""
+Kind = Literal["file", "zip", "upload", "folder", "page", "notebook", "export"]
+"""What a link is for: reading one file, reading all as a zip, writing one file, writing any file, the page, reading
+what ran as a notebook, reading all files and that notebook as a zip."""
 
 MAX_TOKEN_CHARS = 2048
-_KINDS: dict[Kind, int] = {"file": 1, "zip": 2, "upload": 3, "folder": 4, "page": 5}
+_KINDS: dict[Kind, int] = {"file": 1, "zip": 2, "upload": 3, "folder": 4, "page": 5, "notebook": 6, "export": 7}
 _NAMES: dict[int, Kind] = {number: kind for kind, number in _KINDS.items()}
 _HEAD = struct.Struct("!BI12s")  # kind, expiry in seconds since 1970, handle
 _MAC_BYTES = 16  # RFC 2104, section 5: half of SHA-256 is enough, and a model has to copy what we print
@@ -87,6 +88,14 @@ class Links:
     def archive(self, grant: Grant) -> str:
         """Where the whole folder can be read as a zip."""
         return FILES_PATH + self._token("zip", grant)
+
+    def notebook(self, grant: Grant) -> str:
+        """Where what ran can be read as a Jupyter notebook."""
+        return FILES_PATH + self._token("notebook", grant)
+
+    def export(self, grant: Grant) -> str:
+        """Where the whole folder and the notebook can be read as a zip."""
+        return FILES_PATH + self._token("export", grant)
 
     def upload(self, grant: Grant, path: str) -> str:
         """Where this one file can be written with PUT or POST."""
@@ -165,6 +174,8 @@ _WORDS: dict[Kind, str] = {
     "upload": "writing one file",
     "folder": "writing files",
     "page": "opening the page",
+    "notebook": "reading the notebook",
+    "export": "reading all files and the notebook",
 }
 
 

@@ -188,3 +188,8 @@ PAGE = _object(
 )
 
 DELETED = _object({"session_id": _TEXT, "path": _TEXT, "deleted": {"type": "boolean"}}, ("path", "deleted"))
+
+EXPORT = _object(
+    {"session_id": _TEXT, "format": {"enum": ["ipynb", "zip"]}, "url": _TEXT, "cells": _COUNT},
+    ("session_id", "format", "url", "cells"),
+)

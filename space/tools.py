@@ -11,6 +11,7 @@ from executor.errors import SettingsError
 from executor.results import SessionInfo
 from space import schemas
 from space.content import Answer, history_data, iso, json_answer, session_data
+from space.export_tools import export_tools
 from space.file_tools import file_tools
 from space.identity import Caller
 from space.package_tools import package_tools
@@ -110,6 +111,7 @@ def tool_table(settings: Settings) -> dict[str, Tool]:
         *file_tools(settings),
         *package_tools(settings),
         *page_tools(),
+        *export_tools(),
     )
     tools = {tool.name: tool for tool in every}
     for name in settings.tools:

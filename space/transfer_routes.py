@@ -28,6 +28,7 @@ from executor.errors import (
 )
 from executor.events import AccessRefused, Bus
 from executor.results import FileInfo
+from space import notebook
 from space.archive import zipped
 from space.content import clean
 from space.links import FILES_PATH, UPLOAD_PATH, Grant, Kind, Link, LinkRefused, Links
@@ -91,10 +92,14 @@ class Transfers:
 
     async def _download(self, request: Request) -> Response:
         try:
-            link = self._opened(request, "file", "zip")
-            if link.kind == "zip":
-                return await self._zip(request, link.grant)
-            return await self._file(request, link)
+            link = self._opened(request, "file", "zip", "notebook", "export")
+            match link.kind:
+                case "file":
+                    return await self._file(request, link)
+                case "notebook":
+                    return await self._notebook(request, link.grant)
+                case kind:
+                    return await self._zip(request, link.grant, with_notebook=kind == "export")
         except (TransferRefused, ExecutorError) as error:
             return _refused(error)
 
@@ -134,7 +139,14 @@ class Transfers:
         first = await anext(chunks, b"")
         return _Answer(_joined(first, chunks), end - start, status, headers, media_type(name))
 
-    async def _zip(self, request: Request, grant: Grant) -> Response:
+    async def _notebook(self, request: Request, grant: Grant) -> Response:
+        files = await self._executor.list_files(grant.session_id, owner=grant.owner, conversation=grant.conversation)
+        headers = {**HEADERS, "Content-Disposition": disposition(notebook.NAME)}
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type=notebook.MIME)
+        return _Answer(notebook.notebook(self._executor, grant, files), None, 200, headers, notebook.MIME)
+
+    async def _zip(self, request: Request, grant: Grant, *, with_notebook: bool) -> Response:
         files = await self._executor.list_files(grant.session_id, owner=grant.owner, conversation=grant.conversation)
         if (size := sum(file.size for file in files)) > self._max_zip:
             raise TransferRefused(
@@ -143,7 +155,8 @@ class Transfers:
         headers = {**HEADERS, "Content-Disposition": disposition("session.zip")}
         if request.method == "HEAD":
             return Response(headers=headers, media_type="application/zip")
-        return _Answer(zipped(self._executor, grant, files), None, 200, headers, "application/zip")
+        chunks = zipped(self._executor, grant, files, with_notebook=with_notebook)
+        return _Answer(chunks, None, 200, headers, "application/zip")
 
     # In
 

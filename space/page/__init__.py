@@ -60,7 +60,7 @@ def build_page(page: gr.Blocks, executor: Executor, settings: Settings, *, links
         with gr.Tab("Files", id="files") as files:
             files_tab(executor, links, files, visitor, bar)
         with gr.Tab("History", id="history") as ran:
-            history_tab(executor, tabs, ran, visitor, bar, run)
+            history_tab(executor, links, tabs, ran, visitor, bar, run)
         with gr.Tab("Connect", id="connect"):
             connect_tab(page, executor, settings)
         if settings.admin_key:
