@@ -17,6 +17,12 @@ _syscall.restype = ctypes.c_long
 # fixed 64-bit arguments: ctypes would pass a Python int as a 32-bit one
 _syscall.argtypes = [ctypes.c_long] * 7
 _UINT64 = 2**64
+_thread_self = _LIBC.pthread_self
+_thread_self.restype = ctypes.c_void_p
+_RSEQ_AREA = 256
+"""Bytes that the kernel may use at most there; now it is 32."""
+# with the interpreter's lock held: in the child nobody could give it back
+_fork = ctypes.PyDLL(None, use_errno=True).fork
 
 PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
@@ -28,6 +34,7 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 
 _PRCTL = 157 if X86_64 else 167
+_MPROTECT = 10 if X86_64 else 226
 
 
 def syscall(number: int, *args: int) -> int:
@@ -45,6 +52,42 @@ def syscall(number: int, *args: int) -> int:
 def prctl(option: int, *args: int) -> int:
     """prctl(2). The numbers of options are constants of this module. Raises OSError."""
     return syscall(_PRCTL, option, *args)
+
+
+def plain_fork() -> int:
+    """fork(2) without what Python and its libraries have registered for it, most of the cost where much is loaded.
+
+    For a child that makes a few system calls and never returns: locks are as they were, random numbers the same.
+    """
+    pid = int(_fork())
+    if pid == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return pid
+
+
+def thread_block() -> tuple[int, int]:
+    """Where libc keeps what it must about the calling thread; the kernel writes there, too, once it is told (rseq(2)).
+
+    Source: glibc, manual/threads.texi, "Restartable Sequences".
+    """
+    thread = int(_thread_self())
+    try:
+        offset = ctypes.c_ssize_t.in_dll(_LIBC, "__rseq_offset").value
+    except ValueError:
+        return thread, thread + 1
+    return thread + min(0, offset), thread + max(0, offset) + _RSEQ_AREA
+
+
+def default_signals() -> None:
+    """Forget every signal handler of the calling process; also Python's own."""
+    for number in range(1, 65):
+        _LIBC.signal(number, None)  # SIG_DFL; the few that take no handler answer with an error
+
+
+def make_executable(address: int, size: int) -> None:
+    """Make whole pages readable and executable, no longer writable. Raises OSError where the host forbids it."""
+    syscall(_MPROTECT, address, size, 1 | 4)
 
 
 def pause_forever() -> None:

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
-from executor.sandbox import identity
-from executor.sandbox.kernel import PR_SET_PDEATHSIG, prctl, syscall
+from executor.sandbox import identity, init
+from executor.sandbox.kernel import syscall
 from executor.sandbox.landlock import Grant
 
 NEWNS: Final = 0x00020000
@@ -142,59 +141,23 @@ class View:
             _NOSUID | _NODEV,
             f"mode=1777,size={shared_memory},nr_inodes=4096",
         )
-        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-        life_read, life_write = os.pipe2(os.O_CLOEXEC)
-        init = os.fork()
-        if init == 0:
-            os.close(ready_read)
-            os.close(life_write)
-            self._init(ready_write, life_read, uid, gid)
-        os.close(ready_write)
-        os.close(life_read)
-        said = os.read(ready_read, 200)
-        os.close(ready_read)
-        if said != b"+":
-            os.close(life_write)
-            os.waitpid(init, 0)
-            raise OSError(f"the session's init did not start: {said.decode('utf-8', 'replace') or 'it died'}")
+        first, life = init.start(self._mount_proc, uid=uid, gid=gid)
         os.chdir(self.scratch)
         dot = ctypes.create_string_buffer(b".")
         syscall(_PIVOT_ROOT, ctypes.addressof(dot), ctypes.addressof(dot))
         syscall(_UMOUNT2, ctypes.addressof(dot), _MNT_DETACH)
         os.chdir("/")
-        os.write(life_write, b"+")
-        # life_write stays open for as long as the leader lives; the init waits for its end
-        return init
+        init.release(life)
+        return first
 
-    def _init(self, ready: int, life: int, uid: int | None, gid: int | None) -> NoReturn:
-        """The first process inside: mounts /proc, then reaps until the leader is gone."""
-        try:
-            proc = f"{self.scratch}/proc"
-            _mount("proc", proc, "proc", _NOSUID | _NODEV | _NOEXEC)
-            for name in _MASKED:
-                with suppress(OSError):
-                    _mount("/dev/null", f"{proc}/{name}", "", _BIND)
-            _restrict(proc, _RDONLY)
-            os.write(ready, b"+")
-            if os.read(life, 1) != b"+":
-                os._exit(1)
-            os.chdir("/")
-            identity.drop(uid, gid)
-            identity.hide()
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.setsid()
-            signal.set_wakeup_fd(-1)
-            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
-                signal.signal(number, signal.SIG_DFL)
-            # a parent that ignores them has its children reaped by the kernel
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-            os.closerange(0, life)
-            os.closerange(life + 1, 1 << 16)
-            os.read(life, 1)
-        except BaseException as error:
-            with suppress(BaseException):
-                os.write(ready, repr(error).encode()[:200])
-        os._exit(0)
+    def _mount_proc(self) -> None:
+        """In the init, whose process ids it shows."""
+        proc = f"{self.scratch}/proc"
+        _mount("proc", proc, "proc", _NOSUID | _NODEV | _NOEXEC)
+        for name in _MASKED:
+            with suppress(OSError):
+                _mount("/dev/null", f"{proc}/{name}", "", _BIND)
+        _restrict(proc, _RDONLY)
 
 
 def _own_user_namespace() -> None:
