@@ -15,6 +15,7 @@ from executor.errors import (
     NoSuchExecution,
     NoSuchFile,
     NoSuchSession,
+    QuotaExceeded,
     SandboxTooWeak,
     SettingsError,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Package",
     "PackageReport",
     "Picture",
+    "QuotaExceeded",
     "Refusal",
     "SandboxTooWeak",
     "SessionInfo",

@@ -33,9 +33,28 @@ class Busy(ExecutorError):
     """Every place is taken by a session that is at work; try again later."""
 
 
+class QuotaExceeded(ExecutorError):
+    """The caller's own share is used up; the sentence says how much that is and what to do.
+
+    `retry_after` is in seconds, None where waiting alone does not help.
+    """
+
+    def __init__(self, sentence: str, *, retry_after: float | None = None) -> None:
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
 class SandboxTooWeak(ExecutorError):
     """This host lacks the kernel's means to hold hostile code, and `ALLOW_WEAK_SANDBOX` is not set."""
 
 
 class BackendFailed(ExecutorError):
     """A process of ours died or did not answer by its deadline; the sentence says what was lost."""
+
+
+class StoreFailed(ExecutorError):
+    """The store of snapshots cannot be read or written now; the sentence says what could not be done."""
+
+
+class NoSnapshot(ExecutorError):
+    """The store holds nothing of that session."""

@@ -162,6 +162,19 @@ class PackagesInstalled(Event):
     seconds: float
 
 
+QuotaKind = Literal["sessions", "memory", "disk", "concurrent", "calls", "places"]
+"""What there was not enough of: the owner's own share, or for `places` live sessions of the whole machine; for
+`concurrent` either of the two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaRefused(Event):
+    """A call was refused because its owner's share, or the machine, was used up."""
+
+    owner: str
+    kind: QuotaKind
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault(Event):
     """Something of ours failed; `where` is a short stable name, `detail` a sentence."""
@@ -196,7 +209,7 @@ class ConnectionChanged(Event):
 class AccessRefused(Event):
     """A request was turned away at the door (published by the Space)."""
 
-    reason: Literal["host", "origin", "key", "token", "size"]
+    reason: Literal["host", "origin", "key", "token", "size", "full"]
     path: str
 
 

@@ -60,6 +60,27 @@ class Settings:
     history_entries: int = setting(100, "executions remembered per session", low=0, high=100_000)
     single_user: bool = setting(False, "callers without identity headers all share one owner")
 
+    # What one owner may use, so that nobody starves the others; callers without identity headers have no such caps
+    owner_sessions: int = setting(200, "sessions of one user, live and parked; 0: no cap", low=0, high=1_000_000)
+    owner_memory_mb: int = setting(
+        4096, "memory of one user's live sessions, MiB, over which no further one opens; 0: no cap", low=0
+    )
+    owner_disk_mb: int = setting(
+        4096, "folders and snapshots of one user, MiB, over which nothing is added; 0: no cap", low=0
+    )
+    owner_concurrent: int = setting(4, "cells of one user under way at once; 0: no cap", low=0, high=10_000)
+    owner_calls_per_minute: int = setting(
+        240, "calls of one user in a minute, half of them at once; 0: no cap", low=0, high=1_000_000
+    )
+    max_concurrent: int = setting(
+        -1,
+        "cells under way at once, and as many again that run for over 10 s; -1: four a core, 0: no cap",
+        low=-1,
+        high=10_000,
+    )
+    queue_wait: float = setting(30.0, "seconds that a call waits for its turn on a full machine", low=0, high=3600)
+    max_connections: int = setting(2_500, "MCP connections open at once over SSE", low=1, high=1_000_000)
+
     # What one session may use
     session_memory_mb: int = setting(1024, "memory of all processes of a session, MiB", low=64, high=1_048_576)
     session_disk_mb: int = setting(512, "size of the session's folder, MiB", low=1, high=1_048_576)
@@ -140,6 +161,11 @@ class Settings:
     def bind_host(self) -> str:
         """The address to listen on: `HOST`, else all of them on a Space and loopback anywhere else."""
         return self.host or ("0.0.0.0" if self.space_id else "127.0.0.1")
+
+    @property
+    def concurrent_cells(self) -> int:
+        """Cells that may be under way at once; 0 where there is no cap."""
+        return self.max_concurrent if self.max_concurrent >= 0 else 4 * len(os.sched_getaffinity(0))
 
     def state_path(self) -> Path:
         """The folder for sessions, made if need be, readable by us alone."""

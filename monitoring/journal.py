@@ -49,6 +49,7 @@ class Journal:
             events.WorkerReplaced: self._worker,
             events.FileTransferred: self._file,
             events.PackagesInstalled: self._packages,
+            events.QuotaRefused: self._quota,
             events.Fault: self._fault,
             events.ToolCalled: self._call,
             events.ConnectionChanged: self._connection,
@@ -156,6 +157,10 @@ class Journal:
             "seconds": round(event.seconds, 3),
         }
         return "info", fields, _flood(event, fields, _CHANGES, event.language)
+
+    def _quota(self, event: events.QuotaRefused) -> tuple[str, Line, Flooding | None]:
+        fields: Line = {"event": "quota refused", "owner": self._of(event.owner), "kind": event.kind}
+        return "warning", fields, _flood(event, fields, _COMPLAINTS, event.kind)
 
     def _fault(self, event: events.Fault) -> tuple[str, Line, Flooding | None]:
         detail = event.detail

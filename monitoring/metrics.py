@@ -54,6 +54,7 @@ class Metrics:
             events.WorkerReplaced: self._worker_replaced,
             events.FileTransferred: self._file_transferred,
             events.PackagesInstalled: self._packages_installed,
+            events.QuotaRefused: self._quota_refused,
             events.Fault: self._fault,
             events.ToolCalled: self._tool_called,
             events.ConnectionChanged: self._connection_changed,
@@ -127,6 +128,9 @@ class Metrics:
         )
         self.packages = counter("packages", "Packages asked for, by what came of them.", "language", "outcome")
         self.package_install_seconds = histogram("package_install_seconds", "Duration of package installs.", "language")
+        self.quota_refusals = counter(
+            "quota_refusals", "Calls refused because a share or the machine was used up, by what.", "kind"
+        )
         self.faults = counter("faults", "Failures of ours, by where.", "where")
         self.loop_lag_seconds = histogram("event_loop_lag_seconds", "How late the event loop woke a sleeping task.")
         self.build_info = gauge("build_info", "1, with the versions in the labels.", "version", "python")
@@ -157,6 +161,7 @@ class Metrics:
         for instrument, kind, name in (
             (self.sessions_ended, events.SessionClosed, "reason"),
             (self.access_refused, events.AccessRefused, "reason"),
+            (self.quota_refusals, events.QuotaRefused, "kind"),
             (self.file_transfers, events.FileTransferred, "action"),
             (self.file_transfer_bytes, events.FileTransferred, "action"),
             (self.connections_opened, events.ConnectionChanged, "transport"),
@@ -242,6 +247,9 @@ class Metrics:
         self.packages.labels(event.language, "installed").inc(event.installed)
         self.packages.labels(event.language, "refused").inc(event.refused)
         self.package_install_seconds.labels(event.language).observe(event.seconds)
+
+    def _quota_refused(self, event: events.QuotaRefused) -> None:
+        self.quota_refusals.labels(event.kind).inc()
 
     def _fault(self, event: events.Fault) -> None:
         self.faults.labels(self._wheres(event.where)).inc()

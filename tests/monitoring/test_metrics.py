@@ -231,3 +231,12 @@ def test_values_are_finite(watched: Watched) -> None:
     watched.say(opened(), *execution(1), closed())
     values = [s.value for m in watched.metrics.registry.collect() for s in m.samples if not s.name.endswith("_bucket")]
     assert all(math.isfinite(value) for value in values)
+
+
+def test_a_refusal_for_want_of_a_share_is_counted_by_kind_and_written_with_a_pseudonym(watched: Watched) -> None:
+    watched.say(events.QuotaRefused(owner="a-user-id", kind="calls"))
+    assert watched.value("quota_refusals_total", kind="calls") == 1
+    assert watched.value("quota_refusals_total", kind="disk") == 0
+    [line] = watched.lines("quota refused")
+    assert (line["level"], line["kind"], line["owner"]) == ("warning", "calls", watched.of("a-user-id"))
+    assert "a-user-id" not in watched.out.getvalue()
