@@ -11,7 +11,18 @@ from typing import Any
 from executor.results import ExecutionResult, FileInfo, HistoryEntry, Output, Picture, SessionInfo
 from executor.settings import UiResources
 from space.views import View, views_of
-from space.wording import PICTURE_TYPES, body_of, choose, clean, foot_of, headline, middle_cut, size_words
+from space.wording import (
+    PICTURE_TYPES,
+    body_of,
+    choose,
+    clean,
+    foot_of,
+    foremost_of,
+    headline,
+    middle_cut,
+    size_in_short,
+    size_words,
+)
 
 __all__ = [
     "PICTURE_TYPES",
@@ -24,11 +35,13 @@ __all__ = [
     "json_answer",
     "refusal",
     "session_data",
+    "size_in_short",
     "size_words",
     "structured_result",
 ]
 
 _MAX_VALUE_CHARS = 20_000
+_LISTED_NAMES = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +80,11 @@ def execution_answer(
     structured data.
     """
     failed = not result.success and result.status != "running"
-    head = headline(result) if failed else ""
+    headed = headline(result) if failed else ""
+    head = "\n".join(filter(None, (headed, foremost_of(result))))
     body = body_of(result)
     pictures = [output.picture for output in result.outputs if output.picture is not None]
-    foot = foot_of(result, session_note, said=head)
+    foot = foot_of(result, session_note, said=headed)
     fixed = len(head) + len(foot) + 4
     room = budget - fixed - min(len(body), (budget - fixed) // 2)
     shown, notes = choose(pictures, room)
@@ -82,7 +96,7 @@ def execution_answer(
         notes = f"{notes}\n{told}" if notes else told
         used += taken + len(told) + 1
     body = middle_cut(body, max(0, budget - used))
-    if not (head or body or notes):
+    if not (headed or body or notes):
         body = "(no output)"
     text = "\n".join(part for part in (head, body, notes, foot) if part)
     return Answer(
@@ -144,13 +158,19 @@ def file_data(file: FileInfo) -> dict[str, Any]:
 
 def session_data(session: SessionInfo) -> dict[str, Any]:
     """A session as data."""
-    return {
+    data: dict[str, Any] = {
         "session_id": session.id,
+        "state": session.state,
         "created_at": iso(session.created_at),
         "last_used": iso(session.last_used),
         "executions": session.executions,
         "running": session.running,
     }
+    if session.snapshot_at is not None:
+        data["snapshot_at"] = iso(session.snapshot_at)
+        data["snapshot_bytes"] = session.snapshot_bytes
+        data["names"] = [clean(name) for name in session.names[:_LISTED_NAMES]]
+    return data
 
 
 def history_data(entries: Sequence[HistoryEntry], *, budget: int) -> tuple[list[dict[str, Any]], int]:

@@ -95,10 +95,14 @@ SESSIONS = _object(
             _object(
                 {
                     "session_id": _TEXT,
+                    "state": {"enum": ["live", "parked"], "description": "a parked one comes back with its next call"},
                     "created_at": _TIME,
                     "last_used": _TIME,
                     "executions": _COUNT,
                     "running": _TEXT_OR_NULL,
+                    "snapshot_at": _TIME,
+                    "snapshot_bytes": _COUNT,
+                    "names": _list(_TEXT),
                 },
                 ("session_id", "created_at"),
             )

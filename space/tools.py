@@ -198,7 +198,7 @@ def _session_tools() -> tuple[Tool, ...]:
         Tool(
             name="list_execution_sessions",
             title="List sessions",
-            description="List this conversation's live sessions.",
+            description="List this conversation's sessions, live and parked.",
             properties={},
             output=schemas.SESSIONS,
             run=list_execution_sessions,

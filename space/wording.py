@@ -22,6 +22,9 @@ _MAX_NOTE_CHARS = 600
 _MAX_SHOWN_VALUE = 10_000
 """Characters of one displayed value in the text, as many as of a stream."""
 _VARIABLES_CHARS = 600
+_OF_THE_SESSION = ("Session restored", "This is a new session")
+"""How notices begin that change what the rest of an answer means: its variables may be others than one thinks."""
+_MAX_FOREMOST_CHARS = 2_000
 _INTERACTIVE = re.compile(r"<(script|table)\b", re.IGNORECASE)
 _KINDS = {"script": "interactive HTML for the person to see", "table": "an HTML table for the person to see"}
 
@@ -29,6 +32,16 @@ _KINDS = {"script": "interactive HTML for the person to see", "table": "an HTML 
 def size_words(size: int) -> str:
     """A number of bytes for a reader."""
     return "1 byte" if size == 1 else f"{size:,} bytes"
+
+
+def size_in_short(size: int) -> str:
+    """A number of bytes in three digits: `1.4 MB`."""
+    value, unit = float(size), "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if value >= 10 or unit == "bytes" else f"{value:.1f} {unit}"
 
 
 def clean(value: Any, depth: int = 0) -> Any:
@@ -74,6 +87,12 @@ def headline(result: ExecutionResult) -> str:
         }.get(result.status, f"exit status {result.return_code}")
     hint = f"\nHint: {_clip(plain(error.hint), _MAX_NOTE_CHARS)}" if error and error.hint else ""
     return f"Error: {said}{where}{hint}"
+
+
+def foremost_of(result: ExecutionResult) -> str:
+    """The notices that belong before the output: what has become of the session."""
+    told = [notice for notice in result.notices if notice.startswith(_OF_THE_SESSION)]
+    return "\n".join(f"Note: {_clip(plain(notice), _MAX_FOREMOST_CHARS)}" for notice in told[:3])
 
 
 def body_of(result: ExecutionResult) -> str:
@@ -152,7 +171,7 @@ def foot_of(result: ExecutionResult, session_note: str, *, said: str) -> str:
         if len(files) > _LISTED_FILES:
             named.append(f"and {len(files) - _LISTED_FILES} more")
         lines.append(f"Files: {', '.join(named)}")
-    notices = [notice for notice in result.notices if notice not in said]
+    notices = [notice for notice in result.notices if notice not in said and not notice.startswith(_OF_THE_SESSION)]
     lines += [f"Note: {_clip(plain(notice), _MAX_NOTE_CHARS)}" for notice in notices[:20]]
     if result.status == "running":
         lines.append(f"Still running as execution_id: {result.execution_id}")

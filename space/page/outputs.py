@@ -54,12 +54,12 @@ def finished_screen(result: ExecutionResult) -> str:
     printed = [("stdout", result.stdout), ("stderr", result.stderr)]
     if (error := result.error) and error.traceback and error.traceback not in result.stderr:
         printed.append(("stderr", _traceback(error)))
-    parts.append(_terminal([(stream, text) for stream, text in printed if text]))
     notes = [violation.message for violation in result.violations] + list(result.notices)
     if error and error.hint:
         notes.insert(0, error.hint)
-    if notes:
+    if notes:  # before the output: one of them may say that the session is another one now
         parts.append(f'<ul class="ci-notes">{"".join(f"<li>{_text(note)}</li>" for note in notes[:30])}</ul>')
+    parts.append(_terminal([(stream, text) for stream, text in printed if text]))
     return "".join(parts)
 
 

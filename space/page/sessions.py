@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import gradio as gr
 
-from executor import Executor, ExecutorError, NoSuchSession
+from executor import Executor, ExecutorError, NoSuchSession, SessionInfo
+from space.content import clean, size_in_short
 from space.page.outputs import status_line
 from space.page.visitor import NOT_OPENED, Visitor
 
 # no limit: a long cell of one visitor must not hold up another's, nor Stop wait behind Run
 PRIVATE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private"}
 """What all events of the page have in common."""
+_SHOWN_NAMES = 3
+_SHOWN_NAME = 30
 _NONE_YET = "Session: the first run makes one"
 
 
@@ -84,12 +87,35 @@ def choices(executor: Executor, visitor: Visitor, wanted: str) -> Any:
     sessions = visitor.sessions(executor)
     if not sessions:
         return gr.Dropdown([], value=None, label=_NONE_YET)
-    named = []
-    for number, session in enumerate(sessions, 1):
-        at = datetime.fromtimestamp(session.created_at, UTC)
-        named.append((f"Session {number}, made at {at:%H:%M:%S} UTC", session.id))
+    now = time.time()
+    named = [(session_label(number, session, now), session.id) for number, session in enumerate(sessions, 1)]
     ids = [session.id for session in sessions]
     return gr.Dropdown(named, value=wanted if wanted in ids else ids[-1], label="Session")
+
+
+def session_label(number: int, session: SessionInfo, now: float) -> str:
+    """A session in the picker's words: its age, whether it is at work or parked, and what it takes then."""
+    words = f"Session {number} · {_age(now - session.created_at)} old"
+    if session.running:
+        return f"{words} · running"
+    if session.state == "parked":
+        named = f" · {_listed(session.names)}" if session.names else ""
+        return f"{words} · parked, {size_in_short(session.snapshot_bytes)}{named}"
+    return f"{words} · live"
+
+
+def _age(seconds: float) -> str:
+    minutes = max(0, int(seconds // 60))
+    if minutes < 1:
+        return "under a minute"
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} days"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(clean(name)[:_SHOWN_NAME] for name in names[:_SHOWN_NAMES])
+    return f"{shown} and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else shown
 
 
 def sentence_of(error: ExecutorError) -> str:

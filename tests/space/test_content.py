@@ -250,3 +250,21 @@ def test_views_stay_within_the_budget_and_say_what_is_missing(budget: int) -> No
     assert spent <= budget
     assert "had no room in this answer" in shown.texts[0]
     assert shown.texts[0].endswith("session_id: s1")
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        "Session restored: df, model; lost: conn (open socket): run cell 3 again.",
+        "This is a new session: the former one of this conversation has ended.",
+    ],
+)
+def test_what_has_become_of_the_session_is_said_before_the_output(notice: str) -> None:
+    assert text(result(stdout="hello\n", notices=("Cut.", notice))) == (
+        f"Note: {notice}\nhello\nNote: Cut.\nsession_id: s1"
+    )
+    assert text(result(notices=(notice,))).startswith(f"Note: {notice}\n(no output)")
+    error = ErrorInfo("NameError", "name 'conn' is not defined", 1)
+    shown = text(result(status="error", error=error, notices=(notice,)))
+    assert shown.startswith(f"Error: NameError: name 'conn' is not defined (line 1)\nNote: {notice}\n")
+    assert shown.count(notice) == 1

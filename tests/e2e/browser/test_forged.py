@@ -71,7 +71,7 @@ def test_a_page_that_the_server_does_not_know_is_told_to_reload(raw: Raw) -> Non
 def test_anothers_session_is_no_session(raw: Raw, page_space: RunningSpace) -> None:
     raw.open()
     told = raw.call("run", "click", [None, None, "python", "secret = 'kept to myself'", 30])
-    found = re.search(r'made at [^"]*","([\w-]{22})"', told)
+    found = re.search(r'Session 1 [^"]*","([\w-]{22})"', told)
     assert found, told
     mine = found[1]
     other = Raw(page_space.url)
