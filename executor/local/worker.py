@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -43,8 +44,8 @@ class Worker:
         pairs = {number: socket.socketpair() for number in self.speaker.CONTROL}
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        # a fork copies what is buffered: nothing may be
-        pid = os.fork()
+        # a fork copies what is buffered: nothing may be; we have one thread, and the interpreter seeds itself
+        pid = kernel.plain_fork()
         if pid == 0:
             ends = {1: out_write, 2: err_write} | {number: pair[1].detach() for number, pair in pairs.items()}
             _become(program, self.speaker, folder, ends, entrance, parent)
@@ -153,6 +154,7 @@ def _become(
             command = interpreter.command()
             os.execve(command[0], command, dict(os.environ))  # noqa: S606  no shell is wanted
         else:
+            threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # else it is our parent's
             program.run(socket.socket(fileno=interpreter.CONTROL[0]), folder)
     except BaseException as error:
         with contextlib.suppress(BaseException):

@@ -55,9 +55,9 @@ def main(control_fd: int) -> NoReturn:
     began = time.monotonic()
     python_language.preload()
     _forget_fonts()
-    sandbox = Sandbox.prepare(Limits.of(settings), state=settings.state_dir, extra=[str(LANGUAGES)])
+    sandbox = Sandbox.prepare(Limits.of(settings), state=settings.work_dir, extra=[str(LANGUAGES)])
     identity.hide()
-    report = probe(sandbox, state=settings.state_dir)
+    report = probe(sandbox, state=settings.work_dir)
     _tell(control, {"event": "ready", "seconds": time.monotonic() - began, "sandbox": report.to_json()})
     _Zygote(control, settings, sandbox, temporary=order["temporary"]).run()
 
@@ -141,7 +141,7 @@ class _Zygote:
             # never one that was in use before: nothing that an earlier session left can be its
             uid = identity.session_user(next(self._places))
             os.fchown(folder, uid, uid)
-        pid = os.fork()
+        pid = kernel.plain_fork()
         if pid == 0:
             self._control.close()
             signal.set_wakeup_fd(-1)
@@ -181,7 +181,7 @@ class _Zygote:
             self._reap()
             time.sleep(0.01)
         kill_orphans(set())
-        state = self._settings.state_dir
+        state = self._settings.work_dir
         # never the whole state folder at once: what is mounted in it, in our namespace, is the host's own
         for name in [SESSIONS, *(WARMED if self._temporary else ())]:
             remove_tree(f"{state}/{name}")
