@@ -10,7 +10,8 @@ from typing import Any
 
 from executor.results import ExecutionResult, FileInfo, HistoryEntry, Output, Picture, SessionInfo
 from executor.settings import UiResources
-from space.views import View, views_of
+from space import apps
+from space.views import View, count_views, views_of
 from space.wording import (
     PICTURE_TYPES,
     body_of,
@@ -46,7 +47,8 @@ _LISTED_NAMES = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The answer to a tool call: text blocks, pictures, views for the person, data for programs.
+    """The answer to a tool call: text blocks, pictures, views for the person, data for programs; `meta`
+    is for the client alone.
 
     An error's text begins with `Error:`.
     """
@@ -54,6 +56,7 @@ class Answer:
     texts: tuple[str, ...]
     pictures: tuple[Picture, ...] = ()
     views: tuple[View, ...] = ()
+    meta: dict[str, Any] | None = None
     structured: dict[str, Any] | None = None
     is_error: bool = False
     session_id: str | None = None
@@ -71,13 +74,13 @@ def json_answer(data: dict[str, Any], *, session_id: str | None = None) -> Answe
 
 
 def execution_answer(
-    result: ExecutionResult, *, budget: int, session_note: str = "", ui: UiResources = "off"
+    result: ExecutionResult, *, budget: int, session_note: str = "", ui: UiResources = "off", app: bool = False
 ) -> Answer:
     """The answer for one execution; characters of text, base64 and HTML together stay within `budget`.
 
     `session_note` is put behind the session's id. Pictures that do not fit are named in the text with their path.
-    `ui` says what also goes out as a view. What a terminal would not show is left out of the text, and kept in the
-    structured data.
+    `ui` says what also goes out as a view; `app` that the client is one of MCP Apps, whose views no model sees. What a
+    terminal would not show is left out of the text, and kept in the structured data.
     """
     failed = not result.success and result.status != "running"
     headed = headline(result) if failed else ""
@@ -91,7 +94,14 @@ def execution_answer(
     used = fixed + len(notes) + sum(len(picture.data) for picture in shown)
     # at most half of what is left: the text must not lose its middle for a frame that the model never sees
     left = max(0, budget - used) // 2
-    views, told, taken = views_of(result.outputs, execution_id=result.execution_id, which=ui, room=left)
+    meta: dict[str, Any] = {}
+    views: list[View] = []
+    if app:
+        meta, told, taken = apps.result_meta(result.outputs, ui), "", 0
+        if meta:
+            told = f"Shown to the person: {count_views(len(meta[apps.VIEWS]))}."
+    else:
+        views, told, taken = views_of(result.outputs, execution_id=result.execution_id, which=ui, room=left)
     if told:
         notes = f"{notes}\n{told}" if notes else told
         used += taken + len(told) + 1
@@ -103,6 +113,7 @@ def execution_answer(
         texts=(clean(middle_cut(text, budget - taken)),),
         pictures=tuple(shown),
         views=tuple(views),
+        meta=clean(meta) or None,
         structured=structured_result(result),
         is_error=failed,
         session_id=result.session_id,

@@ -10,18 +10,20 @@ from urllib.parse import parse_qs
 
 import anyio
 from mcp.server.lowlevel import Server
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.sse import SseServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.session import RequestResponder
-from mcp.types import CallToolResult, EmbeddedResource, ImageContent, TextContent, ToolAnnotations
+from mcp.types import CallToolResult, EmbeddedResource, ImageContent, Resource, TextContent, ToolAnnotations
 from mcp.types import Tool as ToolType
+from pydantic import AnyUrl
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from executor.events import AccessRefused, Bus, ConnectionChanged
-from space import progress
+from space import apps, progress
 from space.bodies import MAX_BODY_BYTES, REFUSAL, BodyReader
 from space.calls import Call, Calls
 from space.content import Answer, clean, refusal
@@ -54,9 +56,13 @@ class Endpoint:
         self._calls = Calls()
         self._connections: set[asyncio.Task[Any]] = set()
         self._tools = [_tool_type(tool) for tool in toolbox.tools.values()]
+        self._app_tools = [_tool_type(tool, app=True) for tool in toolbox.tools.values()]
         self._server: Server[object, Request] = Server("code-interpreter", version=version, instructions=INSTRUCTIONS)
         self._server.list_tools()(self._list_tools)  # type: ignore[no-untyped-call]
         self._server.call_tool(validate_input=False)(self._call_tool)
+        if toolbox.settings.ui_resources != "off":
+            self._server.list_resources()(self._list_resources)  # type: ignore[no-untyped-call]
+            self._server.read_resource()(self._read_resource)  # type: ignore[no-untyped-call]
         self._sse = SseServerTransport(f"{ROOT}/messages/", max_request_body_size=_SDK_LIMIT)
         self._http = StreamableHTTPSessionManager(self._server, stateless=True, max_request_body_size=_SDK_LIMIT)
         self._messages = BodyReader(self._sse.handle_post_message, self._cancel_on_connection, self._oversize)
@@ -94,7 +100,25 @@ class Endpoint:
         self._toolbox.uploads.close()
 
     async def _list_tools(self) -> list[ToolType]:
-        return self._tools
+        return self._app_tools if self._shows_apps() else self._tools
+
+    async def _list_resources(self) -> list[Resource]:
+        if not self._shows_apps():
+            return []
+        view = {"uri": apps.URI, "name": "result", "title": "Result", "mimeType": apps.MIME}
+        return [Resource.model_validate({**view, "_meta": apps.RESOURCE_META})]
+
+    async def _read_resource(self, uri: AnyUrl) -> list[ReadResourceContents]:
+        if str(uri) != apps.URI:
+            raise ValueError(f"There is no resource {str(uri)!r:.100}; the only one is {apps.URI}.")
+        return [ReadResourceContents(apps.template(), apps.MIME, apps.RESOURCE_META)]
+
+    def _shows_apps(self) -> bool:
+        """Whether the client said at its start that it shows MCP Apps; over stateless HTTP nobody heard it."""
+        if self._toolbox.settings.ui_resources == "off":
+            return False
+        started = self._server.request_context.session.client_params
+        return started is not None and apps.advertised(started.capabilities.model_dump())
 
     async def _call_tool(self, name: str, arguments: dict[str, Any]) -> CallToolResult:
         context = self._server.request_context
@@ -109,7 +133,7 @@ class Endpoint:
             return _result(refusal(str(error)))
         connection: str | None = scope.get(_CONNECTION)
         transport: Transport = "http" if connection is None else "sse"
-        with progress.told_to(self._reporter()):
+        with progress.told_to(self._reporter()), apps.showing(self._shows_apps()):
             task = asyncio.create_task(self._toolbox.call(name, arguments, caller, transport))
         call = self._calls.add(task, caller=caller, connection=connection, request_id=context.request_id)
         return _result(await self._answer(call))
@@ -205,8 +229,9 @@ class _Asgi:
         await self._app(scope, receive, send)
 
 
-def _tool_type(tool: Tool) -> ToolType:
+def _tool_type(tool: Tool, *, app: bool = False) -> ToolType:
     return ToolType(
+        _meta=apps.TOOL_META if app and tool.shown else None,
         name=tool.name,
         title=tool.title,
         description=tool.description,
@@ -236,7 +261,9 @@ def _result(answer: Answer) -> CallToolResult:
         )
         for view in answer.views
     ]
-    return CallToolResult.model_construct(content=content, structuredContent=answer.structured, isError=answer.is_error)
+    return CallToolResult.model_construct(
+        content=content, structuredContent=answer.structured, isError=answer.is_error, meta=answer.meta
+    )
 
 
 def _guard_double_answers() -> None:

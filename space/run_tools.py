@@ -7,15 +7,17 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from executor import Settings
 from executor.errors import ExecutorError
 from executor.results import ExecutionResult, Language
-from space import progress, schemas
+from space import apps, progress, schemas
 from space.content import Answer, execution_answer
 from space.downloads import downloads_of
 from space.identity import Caller
 from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox, session_note
+from space.views import CLIENT_CHARS, CLIENT_PREFACE, download_card
 
 _PROGRESS_EVERY = 1.0
 _KEEP_ALIVE = 5.0
@@ -75,6 +77,7 @@ def run_tools(settings: Settings) -> tuple[Tool, ...]:
             run=get_execution_result,
             read_only=True,
             idempotent=True,
+            shown=True,
         ),
     )
 
@@ -96,8 +99,19 @@ def _answer(box: Toolbox, caller: Caller, result: ExecutionResult, note: str = "
     grant = box.grant(caller, result.session_id)
     links = downloads_of(box.links, grant, result, room=box.settings.max_result_chars // 4)
     budget = box.settings.max_result_chars - links.chars
-    answer = execution_answer(result, budget=budget, session_note=note, ui=box.settings.ui_resources)
-    return links.put_into(answer)
+    ui, app = box.settings.ui_resources, apps.shown_by_client()
+    card = None
+    if ui == "all" and links.addresses and not app:  # an app makes its own of the same addresses
+        sizes = {file.path: file.size for file in result.files}
+        card = download_card(links.addresses, sizes, execution_id=result.execution_id)
+        cost = len(card.html) + CLIENT_CHARS + CLIENT_PREFACE
+        if cost < budget // 4:
+            budget -= cost
+        else:
+            card = None
+    answer = execution_answer(result, budget=budget, session_note=note, ui=ui, app=app)
+    answer = links.put_into(answer)
+    return answer if card is None else replace(answer, views=(*answer.views, card))
 
 
 @contextlib.asynccontextmanager

@@ -42,6 +42,8 @@ class Tool:
     destructive: bool = False
     idempotent: bool = False
     open_world: bool = False
+    shown: bool = False
+    """Whether its results are something to look at, for clients that have a view for it."""
 
     @property
     def schema(self) -> dict[str, Any]:

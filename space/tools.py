@@ -146,6 +146,7 @@ def _execution_tools(settings: Settings) -> tuple[Tool, ...]:
             output=schemas.EXECUTION,
             run=run,
             destructive=True,
+            shown=True,
         )
 
     return (
