@@ -7,8 +7,9 @@ them: `start` returns as soon as the code is handed over, `attach` may be called
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from executor.events import Event
@@ -89,8 +90,15 @@ class SessionStats:
 class Backend(Protocol):
     """Runs sessions. Not thread-safe: all calls come from one event loop."""
 
-    async def open(self, publish: Callable[[Event], None]) -> SandboxReport:
-        """Start, and say how well code is held here; later faults go to `publish`. Called once, before all else."""
+    @property
+    def scratch(self) -> Path:
+        """A folder of this server's own, out of every session's sight, gone with the backend."""
+
+    async def open(self, publish: Callable[[Event], None], make_room: Callable[[], Awaitable[bool]]) -> SandboxReport:
+        """Start, and say how well code is held here. Called once, before all else.
+
+        Later faults go to `publish`. Where memory is short, `make_room` parks an idle session; False: none is left.
+        """
 
     async def aclose(self) -> None:
         """End every session and process. Idempotent."""
@@ -98,12 +106,12 @@ class Backend(Protocol):
     async def create(self, spec: SessionSpec) -> SessionRef:
         """Make a session with an empty folder and a Python worker that is ready or about to be."""
 
-    async def save(self, ref: SessionRef, *, limit: int) -> list[LanguageState]:
+    async def save(self, ref: SessionRef, *, limit: int, begun: Callable[[], None]) -> list[LanguageState]:
         """Have every interpreter whose state may have changed write it into hidden files of the session's folder.
 
         `limit` is the size of each file in bytes at most. A Python state is loaded once by way of trial before it takes
         the place of the former one. Languages that did not run since the last time are not in the answer. Raises Busy
-        while code runs; code that comes meanwhile waits for no more than a fork.
+        while code runs; code that comes after `begun` was called waits for no more than a fork.
         """
 
     async def tree(self, ref: SessionRef) -> Tree:
@@ -115,8 +123,13 @@ class Backend(Protocol):
     async def unpack(self, ref: SessionRef, parcel: AsyncIterable[bytes]) -> None:
         """Put what is in `parcel` into the session's folder. Raises FileRefused where it does not fit."""
 
-    async def restore(self, ref: SessionRef, languages: Sequence[Language]) -> list[LanguageState]:
-        """Have fresh interpreters take over what `save` once wrote into the folder: those of `languages`."""
+    async def restore(
+        self, ref: SessionRef, languages: Sequence[Language], numbers: Mapping[Language, int]
+    ) -> list[LanguageState]:
+        """Have fresh interpreters take over what `save` once wrote into the folder: those of `languages`.
+
+        Cells are counted on from `numbers`.
+        """
 
     async def close(self, ref: SessionRef) -> None:
         """End the session with all its processes and delete its folder. Idempotent."""

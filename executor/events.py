@@ -74,6 +74,48 @@ class SessionClosed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotTaken(Event):
+    """A snapshot of a session is in the store after `seconds`: `size` bytes in all, `written` of them new; `lost`
+    counts what it could not keep."""
+
+    session_id: str
+    owner: str
+    seconds: float
+    size: int
+    written: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotFailed(Event):
+    """A session could not be saved; `detail` says why. It goes on, and is tried again."""
+
+    session_id: str
+    owner: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionParked(Event):
+    """A session's processes ended and its snapshot stays: it was `idle`, made room for others (`room`), the server
+    stops (`shutdown`), or its process had `failed`."""
+
+    session_id: str
+    owner: str
+    reason: Literal["idle", "room", "shutdown", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRestored(Event):
+    """A parked session lives again after `seconds`; `lost` counts what did not come back."""
+
+    session_id: str
+    owner: str
+    seconds: float
+    lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionMeasured(Event):
     """What a session uses now: bytes of memory and of its folder, and its processes. For whoever asks the backend for
     `stats` from time to time; the newest one of a session counts until it ends."""

@@ -1,23 +1,40 @@
-"""Keeper: opens sessions, finds them for their owners, and ends them when their time has come."""
+"""Keeper: opens sessions, finds them for their owners, parks and wakes them, and ends them when their time has come.
+
+A session lives (it has processes) or is parked (it has a snapshot). Whoever needs it live says so by `use` and the
+like: while that lasts it is not parked. With snapshots switched off, or no store to keep them in, sessions end instead.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal
 
 from executor.backend import Backend, SessionSpec
 from executor.errors import ExecutorError, SandboxTooWeak
-from executor.events import Bus, Fault, SessionClosed, SessionOpened
+from executor.events import Bus, Fault, SessionClosed, SessionOpened, SessionParked, SessionRestored
+from executor.places import Places
+from executor.quotas import Quotas
 from executor.sandbox.report import SandboxReport
-from executor.sessions import EndReason, Session, SessionTable, new_id
+from executor.sessions import EndReason, Session, SessionTable, history_of, new_id
 from executor.settings import Settings
 from executor.tasks import Tasks
 
+if TYPE_CHECKING:
+    from executor.snapshots import Snapshots
+
 SWEEP_EVERY = 5.0
-"""Seconds between two looks for sessions that have expired or died."""
+"""Seconds between two looks for sessions that have been idle for long or died."""
+
+RETIRE_EVERY = 600.0
+"""Seconds between two looks for snapshots that are too old or too many."""
+
+PARK_AT_ONCE = 4
+
+ParkReason = Literal["idle", "room", "shutdown"]
 
 
 class Keeper:
@@ -29,52 +46,78 @@ class Keeper:
         backend: Backend,
         sandbox: SandboxReport,
         *,
+        table: SessionTable,
+        snapshots: Snapshots | None,
+        quotas: Quotas,
         bus: Bus,
         tasks: Tasks,
         forget: Callable[[str], None],
     ) -> None:
-        self.table = SessionTable(settings.max_sessions)
+        self.table = table
         self._settings = settings
         self._backend = backend
         self._sandbox = sandbox
+        self._snapshots = snapshots
+        self._quotas = quotas
         self._bus = bus
         self._tasks = tasks
         self._forget = forget
+        self._places = Places(settings.max_sessions, self.make_room, tasks=tasks, publish=bus.publish)
         self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
+        self._retire_at = time.monotonic()
         self._sweeper = asyncio.create_task(self._sweep_on(), name="session-sweeper")
 
-    def close(self) -> None:
-        """Let go of every session; the backend's own end ends them."""
+    async def aclose(self, deadline: float) -> None:
+        """Park every session within `deadline` seconds, and name those that it did not suffice for."""
         self._sweeper.cancel()
-        for session in self.table.all():
-            if self.table.remove(session, "shutdown"):
-                self._say_closed(session, "shutdown")
+        live = self.table.live()
+        if self._snapshots is not None:
+            few = asyncio.Semaphore(PARK_AT_ONCE)
 
-    def find(self, session_id: str, owner: str, conversation: str | None) -> Session:
-        """The caller's live session. Raises NoSuchSession."""
-        session = self.table.find(session_id, owner, conversation)
-        if self._backend.alive(session.ref):
-            return session
-        self._tasks.own(self.end(session, "failed"))
-        self.table.remove(session, "failed")
-        self._say_closed(session, "failed")
-        return self.table.find(session_id, owner, conversation)  # raises, and says why it ended
+            async def park(session: Session) -> None:
+                async with few:
+                    await self._park(session, "shutdown", force=True)
 
-    async def target(self, session_id: str | None, owner: str, conversation: str | None) -> Session:
-        """The session that is named, else the conversation's own, else a fresh one."""
+            tasks = {self._tasks.own(park(session)): session for session in live}
+            if tasks:
+                _, late = await asyncio.wait(tasks, timeout=deadline)
+                for task in late:
+                    task.cancel()
+                    self._bus.publish(
+                        Fault(
+                            where="shutdown",
+                            detail=f"session {tasks[task].id} was not saved within {deadline:g} s: it is as of its "
+                            "last snapshot, or lost where it had none",
+                        )
+                    )
+        for session in self.table.live():
+            self._say_closed(session, "shutdown")
+
+    # Finding, and having it live
+
+    @asynccontextmanager
+    async def use(self, session_id: str, owner: str, conversation: str | None) -> AsyncIterator[Session]:
+        """The caller's session, live for as long as this lasts. Raises NoSuchSession or Busy."""
+        async with self._in_use(self.table.find(session_id, owner, conversation)) as session:
+            yield session
+
+    @asynccontextmanager
+    async def use_target(self, session_id: str | None, owner: str, conversation: str | None) -> AsyncIterator[Session]:
+        """The session that is named, else the conversation's own, else a fresh one; live for as long as this lasts."""
         if session_id is not None:
-            return self.find(session_id, owner, conversation)
-        if conversation is not None:
-            return await self.own_session(owner, conversation)
-        return await self.create(owner, None)
+            session = self.table.find(session_id, owner, conversation)
+        elif conversation is not None:
+            session = await self.own_session(owner, conversation)
+        else:
+            session = await self.create(owner, None)
+        async with self._in_use(session):
+            yield session
 
     async def own_session(self, owner: str, conversation: str) -> Session:
-        """The conversation's own session, made on first use."""
+        """The conversation's own session, live or parked, made on first use."""
         session = self.table.of_conversation(owner, conversation)
-        if session is not None:
-            if self._backend.alive(session.ref):
-                return session
-            await self.end(session, "failed")
+        if session is not None and not await self._is_dead(session):
+            return session
         key = owner, conversation
         making = self._making.get(key)
         if making is None:
@@ -84,8 +127,82 @@ class Keeper:
         # two first calls of a conversation share one session; neither going away takes it from the other
         return await asyncio.shield(making)
 
+    @asynccontextmanager
+    async def _in_use(self, session: Session) -> AsyncIterator[Session]:
+        session.using += 1
+        try:
+            await self._have_live(session)
+            yield session
+        finally:
+            session.using -= 1
+            if not session.busy:
+                self._places.look_again()
+
+    async def _have_live(self, session: Session) -> None:
+        if session.ref is not None and not session.life.locked() and self._backend.alive(session.ref):
+            return
+        # shielded: a caller that goes away leaves a session that is whole, live or parked
+        await asyncio.shield(self._tasks.own(self._wake(session)))
+
+    async def _wake(self, session: Session) -> None:
+        async with session.life:
+            if session.ref is not None:
+                if self._backend.alive(session.ref):
+                    return
+                await self._fall(session)
+            self.table.find(session.id, session.owner, session.conversation)
+            assert self._snapshots is not None, "only snapshots leave a session without processes"
+            self._must_hold()
+            began = time.monotonic()
+            self._quotas.admit_memory(session.owner)
+            await self._places.acquire(session.owner, began + self._settings.queue_wait)
+            try:
+                ref = await self._backend.create(SessionSpec(session.id))
+                try:
+                    said = await self._snapshots.bring_back(session, ref)
+                except BaseException:
+                    await self._backend.close(ref)
+                    raise
+            except BaseException:
+                self._places.release()
+                raise
+            session.ref = ref
+            session.touch()
+            session.notices.extend(said)
+            lost = sum(len(state.lost) for state in session.snapshot.states.values())
+            self._bus.publish(
+                SessionRestored(session_id=session.id, owner=session.owner, seconds=time.monotonic() - began, lost=lost)
+            )
+
+    # Opening
+
     async def create(self, owner: str, conversation: str | None, *, own: bool = False) -> Session:
-        """A new session; over `MAX_SESSIONS` the one idle longest ends for it. Raises Busy or SandboxTooWeak."""
+        """A new session. Raises Busy, QuotaExceeded or SandboxTooWeak."""
+        self._must_hold()
+        self._quotas.admit_session(owner, self.table.count(owner))
+        self._quotas.admit_disk(owner)
+        self._quotas.admit_memory(owner)
+        began = time.monotonic()
+        await self._places.acquire(owner, began + self._settings.queue_wait)
+        try:
+            session_id = new_id()
+            ref = await self._backend.create(SessionSpec(session_id))
+        except BaseException:
+            self._places.release()
+            raise
+        session = Session(
+            id=session_id,
+            owner=owner,
+            conversation=conversation,
+            own=own,
+            ref=ref,
+            history=history_of(self._settings),
+        )
+        self.table.add(session)
+        self._bus.publish(SessionOpened(session_id=session.id, owner=owner, seconds=time.monotonic() - began))
+        return session
+
+    def _must_hold(self) -> None:
         if self._sandbox.level == "weak" and not self._settings.allow_weak_sandbox:
             raise SandboxTooWeak(
                 "This host cannot hold hostile code, so nothing is executed here. Missing: "
@@ -98,33 +215,95 @@ class Keeper:
                 "This host cannot hold hostile code, and here it would run as root, with the whole machine in reach. "
                 "Nothing is executed. Start as an ordinary user."
             )
-        began = time.monotonic()
-        victim = self.table.reserve()
+
+    # Parking
+
+    async def make_room(self) -> bool:
+        """Park the session that is idle longest, or end it where nothing can be parked; False where all are at work.
+
+        One whose variables no snapshot can keep is taken only where there is no other.
+        """
+        idle = [session for session in self.table.live() if not session.busy and not session.life.locked()]
+        idle.sort(key=lambda s: (any(state.problem for state in s.snapshot.states.values()), s.touched))
+        for session in idle:
+            if self._snapshots is None:
+                await self.end(session, "evicted")
+                return True
+            if await self._park(session, "room"):
+                return True
+        return False
+
+    async def _park(self, session: Session, reason: ParkReason, *, force: bool = False) -> bool:
+        """Save a session and end its processes; False where it is wanted meanwhile, or cannot be saved."""
+        assert self._snapshots is not None
+        async with session.life:
+            if session.ref is None or session.ended or (session.busy and not force):
+                return False
+            if not self._backend.alive(session.ref):
+                await self._fall(session)
+                return True
+            touched = session.touched
+            snapshot = session.snapshot
+            as_saved = snapshot.dirty_since is None and snapshot.clean and snapshot.taken_at is not None
+            if not as_saved and not await self._snapshots.take(session, parked=True):
+                return False
+            if not force and (session.busy or session.touched != touched):
+                session.snapshot.clean = False
+                return False
+            await self._close_backend(session)
+            self._quotas.parked(session.owner, session.id)
+            session.history.clear()
+            self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason=reason))
+            return True
+
+    async def _fall(self, session: Session) -> None:
+        """A session's processes are gone, unasked: what is left of it is its snapshot, if it has one."""
+        await self._close_backend(session)
+        if self._snapshots is None or session.snapshot.taken_at is None:
+            if self.table.remove(session, "failed"):
+                self._say_closed(session, "failed")
+            self._forget(session.id)
+            return
+        session.snapshot.clean = session.snapshot.clean and session.snapshot.dirty_since is None
+        session.snapshot.dirty_since = None
+        session.history.clear()
+        self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason="failed"))
+
+    async def _is_dead(self, session: Session) -> bool:
+        """Whether nothing is left of a session; what has died is cleared up."""
+        if session.ref is not None and not self._backend.alive(session.ref):
+            async with session.life:
+                if session.ref is not None and not self._backend.alive(session.ref):
+                    await self._fall(session)
+        return session.ended
+
+    async def _close_backend(self, session: Session) -> None:
+        if (ref := session.ref) is None:
+            return
+        session.ref = None
         try:
-            if victim is not None:
-                await self.end(victim, "evicted")
-            session_id = new_id()
-            ref = await self._backend.create(SessionSpec(session_id))
-        except BaseException:
-            self.table.release()
-            raise
-        session = Session(
-            id=session_id,
-            owner=owner,
-            conversation=conversation,
-            ref=ref,
-            history=deque(maxlen=self._settings.history_entries),
-        )
-        self.table.add(session, own=own)
-        self._bus.publish(SessionOpened(session_id=session.id, owner=owner, seconds=time.monotonic() - began))
-        return session
+            await self._backend.close(ref)
+        finally:
+            self._places.release()
+
+    # Ending
 
     async def end(self, session: Session, reason: EndReason) -> None:
-        """End a session with all its processes, variables and files."""
-        if self.table.remove(session, reason):
-            self._say_closed(session, reason)
+        """End a session with all its processes, variables, files and snapshots."""
+        if not self.table.remove(session, reason):
+            return
+        self._say_closed(session, reason)
         self._forget(session.id)
-        await self._backend.close(session.ref)
+        self._quotas.forget(session.owner, session.id)
+        await asyncio.shield(self._tasks.own(self._clear(session)))
+
+    async def _clear(self, session: Session) -> None:
+        # whoever saves or wakes it now gives up when its processes go
+        await self._close_backend(session)
+        async with session.life:
+            await self._close_backend(session)
+            if self._snapshots is not None:
+                await self._snapshots.delete(session)
 
     def _say_closed(self, session: Session, reason: EndReason) -> None:
         age = time.time() - session.created_at
@@ -132,18 +311,28 @@ class Keeper:
 
     async def _sweep_on(self) -> None:
         while True:
-            await asyncio.sleep(min(SWEEP_EVERY, self._settings.session_ttl / 4))
+            await asyncio.sleep(min(SWEEP_EVERY, self._settings.park_after / 4))
             try:
                 await self._sweep()
             except ExecutorError as error:
                 self._bus.publish(Fault(where="sweep", detail=str(error)))
 
     async def _sweep(self) -> None:
-        oldest = time.monotonic() - self._settings.session_ttl
-        for session in self.table.all():
-            if session.busy:
+        now = time.monotonic()
+        for session in self.table.live():
+            if session.busy or session.life.locked():
                 continue
-            if not self._backend.alive(session.ref):
-                await self.end(session, "failed")
-            elif session.touched < oldest:
-                await self.end(session, "expired")
+            if await self._is_dead(session):
+                continue
+            if session.ref is not None and now - session.touched > self._settings.park_after:
+                if self._snapshots is None:
+                    await self.end(session, "expired")
+                else:
+                    await self._park(session, "idle")
+        if self._snapshots is not None and now >= self._retire_at:
+            self._retire_at = now + min(RETIRE_EVERY, self._settings.retention_days * 86_400 / 4)
+            for session in await self._snapshots.retire():
+                if self.table.remove(session, "expired"):
+                    self._say_closed(session, "expired")
+                    self._forget(session.id)
+                    self._quotas.forget(session.owner, session.id)

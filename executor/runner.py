@@ -10,7 +10,8 @@ from typing import Literal
 
 from executor import policy
 from executor.backend import Backend, Displayed, Finished, Printed
-from executor.errors import BackendFailed, ExecutorError
+from executor.cells import Cells
+from executor.errors import BackendFailed, Busy, ExecutorError
 from executor.events import Bus, ExecutionFinished, ExecutionStarted, ViolationFound, WorkerReplaced
 from executor.request import Request
 from executor.results import ExecutionResult, Violation
@@ -26,8 +27,20 @@ QUICK_POLICY = 20_000
 class Runner:
     """Runs code in sessions, one execution a session at a time, whoever waits for it."""
 
-    def __init__(self, backend: Backend, *, bus: Bus, tasks: Tasks, level: Callable[[], PolicyLevel]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        cells: Cells,
+        queue_wait: float,
+        bus: Bus,
+        tasks: Tasks,
+        level: Callable[[], PolicyLevel],
+    ) -> None:
+        """`queue_wait`: seconds that an execution waits for its turn among all sessions'."""
         self._backend = backend
+        self._cells = cells
+        self._queue_wait = queue_wait
         self._bus = bus
         self._tasks = tasks
         self._level = level
@@ -44,7 +57,7 @@ class Runner:
         """Interrupt an execution, or take it out of the queue; nothing happens where it has ended."""
         if run.finished is not None or run.task is None:
             return
-        if session.running is run:
+        if session.running is run and run.admitted:
             self._tasks.own(self._interrupt(session, run))
         else:
             run.task.cancel()
@@ -56,7 +69,7 @@ class Runner:
         """
         printed = Printed("", "")
         if run.finished is None and run.started_at is not None:
-            printed = await self._backend.printed(session.ref, run.id)
+            printed = await self._backend.printed(session.live_ref, run.id)
         if run.finished is not None:
             return run.finished.result
         seconds = 0.0 if run.started_at is None else time.monotonic() - run.started_at
@@ -83,7 +96,7 @@ class Runner:
     async def _interrupt(self, session: Session, run: Run) -> None:
         await run.started.wait()
         if run.finished is None:
-            await self._backend.interrupt(session.ref, run.id)
+            await self._backend.interrupt(session.live_ref, run.id)
 
     async def _run(self, session: Session, run: Run) -> ExecutionResult:
         """The whole life of one execution; a task of ours, whoever waits for it."""
@@ -96,27 +109,27 @@ class Runner:
             session.running = run
             try:
                 violations = await self._violations(run)
-                queued = time.monotonic() - run.queued_at
-                self._bus.publish(
-                    ExecutionStarted(
-                        session_id=session.id,
-                        owner=session.owner,
-                        execution_id=run.id,
-                        language=run.language,
-                        code=run.code,
-                        queued=queued,
-                    )
-                )
-                started = time.time()
-                finished = self._blocked(session, run, violations) or await self._carry_out(session, run)
+                if blocked := self._blocked(session, run, violations):
+                    run.admitted = True
+                    started = self._say_started(session, run)
+                    finished = blocked
+                else:
+                    async with self._cells.turn(session.owner, time.monotonic() + self._queue_wait):
+                        run.admitted = True
+                        started = self._say_started(session, run)
+                        finished = await self._carry_out(session, run)
             finally:
                 session.running = None
                 session.turn.release()
         except asyncio.CancelledError:
             # only `stop` cancels, and only what still waits for its turn
             finished = Finished(self._result(session, run, "interrupted", "It was interrupted before it began."))
+        except Busy as busy:
+            finished = Finished(self._result(session, run, "interrupted", f"Nothing was run. {busy}"))
         except ExecutorError as error:
             finished = Finished(self._result(session, run, "lost", str(error)))
+        if finished.result.status == "lost":
+            finished = _with_notice(finished, session.what_is_left())
         if session.notices:
             notices = (*session.notices, *finished.result.notices)
             session.notices.clear()
@@ -126,15 +139,20 @@ class Runner:
         run.started.set()
         session.executions += 1
         session.touch()
+        if run.started_at is not None:
+            session.change()
         session.remember(run, finished.result, started)
         self._say_finished(session, finished)
         return finished.result
 
     async def _carry_out(self, session: Session, run: Run) -> Finished:
-        await self._backend.start(session.ref, run.language, run.code, run.id, run.timeout)
+        ref = session.live_ref
+        await self._backend.start(ref, run.language, run.code, run.id, run.timeout)
+        session.numbers[run.language] = session.numbers.get(run.language, 0) + 1
+        session.change()
         run.started_at = time.monotonic()
         run.started.set()
-        async for event in self._backend.attach(session.ref, run.id):
+        async for event in self._backend.attach(ref, run.id):
             if isinstance(event, Finished):
                 return event
             if isinstance(event, Displayed):
@@ -168,6 +186,20 @@ class Runner:
         return ExecutionResult(
             status=status, session_id=session.id, execution_id=run.id, language=run.language, notices=(why,)
         )
+
+    def _say_started(self, session: Session, run: Run) -> float:
+        """Seconds since 1970, now."""
+        self._bus.publish(
+            ExecutionStarted(
+                session_id=session.id,
+                owner=session.owner,
+                execution_id=run.id,
+                language=run.language,
+                code=run.code,
+                queued=time.monotonic() - run.queued_at,
+            )
+        )
+        return time.time()
 
     def _say_finished(self, session: Session, finished: Finished) -> None:
         result = finished.result
@@ -206,3 +238,7 @@ class Runner:
                 limits=finished.limits,
             )
         )
+
+
+def _with_notice(finished: Finished, notice: str) -> Finished:
+    return replace(finished, result=replace(finished.result, notices=(*finished.result.notices, notice)))

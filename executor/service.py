@@ -5,21 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from executor.backend import Backend, ExecutionEvent, Finished, SessionStats
-from executor.errors import BackendFailed, ExecutorError
-from executor.events import Bus, FileTransferred, SandboxProbed, SessionMeasured
+from executor.cells import Cells
+from executor.errors import BackendFailed, ExecutorError, StoreFailed
+from executor.events import Bus, Fault, FileTransferred, SandboxProbed, SessionMeasured
 from executor.keeper import Keeper
 from executor.packages.installer import Installer
 from executor.packages.report import PackageReport
+from executor.quotas import Quotas
 from executor.request import check_request
 from executor.results import ExecutionResult, FileInfo, HistoryEntry, SessionInfo
 from executor.runner import PolicyLevel, Runner
 from executor.sandbox.report import SandboxReport
-from executor.sessions import Run, Session
+from executor.sessions import Run, Session, SessionTable
 from executor.settings import Settings
 from executor.tasks import Tasks
+
+if TYPE_CHECKING:
+    from executor.snapshots import Snapshots
+
+ANONYMOUS = "anonymous"
+"""The owner of callers of whom nothing is known."""
+
+PARK_SECONDS = 8.0
+"""Seconds in which every session must be saved when the server stops; a Space gives little more."""
+
+STOP_SECONDS = 1.0
+"""Seconds beyond the grace in which executions must have stopped before that."""
 
 _MEASURED_AT_ONCE = 8
 
@@ -31,6 +45,8 @@ class _Running:
     backend: Backend
     sandbox: SandboxReport
     keeper: Keeper
+    snapshots: Snapshots | None
+    quotas: Quotas
     runner: Runner
     installer: Installer
 
@@ -49,6 +65,7 @@ class Executor:
         self._backend = backend
         self._tasks = Tasks(self.bus)
         self._running: _Running | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -65,26 +82,86 @@ class Executor:
 
             self._backend = LocalBackend(self.settings)
         backend, bus, tasks = self._backend, self.bus, self._tasks
-        sandbox = await backend.open(bus.publish)
-        installer = Installer(self.settings, backend, bus.publish)
+        sandbox = await backend.open(bus.publish, self._make_room)
+        settings = self.settings
+        installer = Installer(settings, backend, bus.publish)
+        # owners who stand for many people have no share of their own
+        shared = {ANONYMOUS}
+        quotas = Quotas(settings, shared=shared, publish=bus.publish)
+        cells = Cells(settings.concurrent_cells, settings.owner_concurrent, shared=shared, publish=bus.publish)
+        table = SessionTable()
+        snapshots = await self._open_snapshots(backend, table)
         self._running = _Running(
             backend=backend,
             sandbox=sandbox,
-            keeper=Keeper(self.settings, backend, sandbox, bus=bus, tasks=tasks, forget=installer.forget),
-            runner=Runner(backend, bus=bus, tasks=tasks, level=lambda: self.policy_level),
+            keeper=Keeper(
+                settings,
+                backend,
+                sandbox,
+                table=table,
+                snapshots=snapshots,
+                quotas=quotas,
+                bus=bus,
+                tasks=tasks,
+                forget=installer.forget,
+            ),
+            snapshots=snapshots,
+            quotas=quotas,
+            runner=Runner(
+                backend,
+                cells=cells,
+                queue_wait=settings.queue_wait,
+                bus=bus,
+                tasks=tasks,
+                level=lambda: self.policy_level,
+            ),
             installer=installer,
         )
         layers = {name: (layer.on, layer.why) for name, layer in sandbox.layers.items()}
         bus.publish(SandboxProbed(level=sandbox.level, layers=layers))
 
     async def aclose(self) -> None:
-        """End every session. Idempotent."""
-        if self._running is not None:
-            await self._running.installer.aclose()
-            self._running.keeper.close()
+        """Park every session, or where that cannot be, end it. Idempotent."""
+        running = self._running
+        if running is not None and not self._closed:
+            self._closed = True
+            await running.installer.aclose()
+            await self._stop_runs(running)
+            await running.keeper.aclose(PARK_SECONDS)
+            if running.snapshots is not None:
+                await running.snapshots.aclose()
         if self._backend is not None:
             await self._backend.aclose()
         await self._tasks.join(timeout=5)
+
+    async def _stop_runs(self, running: _Running) -> None:
+        """Interrupt what runs, so that its session can be saved as of now."""
+        runs = []
+        for session in running.keeper.table.live():
+            for run in session.runs.values():
+                if run.finished is None and run.task is not None:
+                    running.runner.stop(session, run)
+                    runs.append(run.task)
+        if runs:
+            await asyncio.wait(runs, timeout=self.settings.interrupt_grace + STOP_SECONDS)
+
+    async def _open_snapshots(self, backend: Backend, table: SessionTable) -> Snapshots | None:
+        if not self.settings.snapshots:
+            return None
+        # here and not above: the zygote, of which all sessions are forks, has no use for the store
+        from executor.snapshots import Snapshots  # noqa: PLC0415
+
+        snapshots = Snapshots(self.settings, backend, table=table, bus=self.bus, tasks=self._tasks)
+        try:
+            await snapshots.open()
+        except StoreFailed as error:
+            detail = f"{error} Without snapshots sessions end where they would be parked."
+            self.bus.publish(Fault(where="store", detail=detail))
+            return None
+        return snapshots
+
+    async def _make_room(self) -> bool:
+        return self._running is not None and await self._running.keeper.make_room()
 
     @property
     def sandbox(self) -> SandboxReport:
@@ -120,13 +197,19 @@ class Executor:
         """Every session, for the operator."""
         return [session.info() for session in self._up.keeper.table.all()]
 
-    def history(self, session_id: str, *, owner: str, conversation: str | None = None) -> list[HistoryEntry]:
+    async def history(self, session_id: str, *, owner: str, conversation: str | None = None) -> list[HistoryEntry]:
         """What ran in a session, oldest first, at most `HISTORY_ENTRIES`; without the bytes of pictures."""
-        return list(self._up.keeper.table.find(session_id, owner, conversation).history)
+        session = self._up.keeper.table.find(session_id, owner, conversation)
+        if session.ref is None and self._up.snapshots is not None:
+            return await self._up.snapshots.history(session)
+        return list(session.history)
 
     async def stats(self, session_id: str, *, owner: str, conversation: str | None = None) -> SessionStats:
-        """What a session uses now."""
-        return await self._up.backend.stats(self._up.keeper.find(session_id, owner, conversation).ref)
+        """What a session uses now; nothing while it is parked."""
+        session = self._up.keeper.table.find(session_id, owner, conversation)
+        if session.ref is None:
+            return SessionStats(memory=0, processes=0, threads=0, folder_bytes=0, folder_files=0)
+        return await self._up.backend.stats(session.ref)
 
     async def close_session(self, session_id: str, *, owner: str, conversation: str | None = None) -> None:
         """End a session with all its processes, variables and files."""
@@ -180,7 +263,7 @@ class Executor:
         if run.finished is None:
             await run.started.wait()
         if run.finished is None:
-            async for event in self._up.backend.attach(session.ref, execution_id):
+            async for event in self._up.backend.attach(session.live_ref, execution_id):
                 if isinstance(event, Finished):
                     break
                 yield event
@@ -204,7 +287,7 @@ class Executor:
         it: it counts as detached, so that no further code queues behind it. The end can be asked for again and again
         while the session remembers it. Cancelling ends the waiting alone.
         """
-        session = self._up.keeper.find(session_id, owner, conversation)
+        session = self._up.keeper.table.find(session_id, owner, conversation)
         session.touch()
         run = session.run(execution_id)
         if run.finished is None and run.task is not None:
@@ -245,9 +328,12 @@ class Executor:
         conversation: str | None = None,
     ) -> FileInfo:
         """Write a file into a session's folder; it appears as a whole when the last chunk is there."""
-        session = self._up.keeper.find(session_id, owner, conversation)
-        info = await self._up.backend.put_file(session.ref, path, chunks)
-        session.touch()
+        self._up.quotas.admit_call(owner)
+        self._up.quotas.admit_disk(owner)
+        async with self._up.keeper.use(session_id, owner, conversation) as session:
+            info = await self._up.backend.put_file(session.live_ref, path, chunks)
+            session.change()
+            session.touch()
         self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="put", size=info.size))
         return info
 
@@ -262,37 +348,41 @@ class Executor:
         length: int | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """The bytes of a file, `length` of them from `offset` on."""
-        session = self._up.keeper.find(session_id, owner, conversation)
-        session.touch()
-        size = 0
-        try:
-            async for data in self._up.backend.get_file(session.ref, path, offset=offset, length=length):
-                size += len(data)
-                yield data
-        finally:
-            self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="get", size=size))
+        async with self._up.keeper.use(session_id, owner, conversation) as session:
+            session.touch()
+            size = 0
+            try:
+                async for data in self._up.backend.get_file(session.live_ref, path, offset=offset, length=length):
+                    size += len(data)
+                    yield data
+            finally:
+                self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="get", size=size))
 
     async def file_info(self, session_id: str, path: str, *, owner: str, conversation: str | None = None) -> FileInfo:
         """Size and time of one file, hidden ones included. Raises NoSuchFile or FileRefused."""
-        return await self._up.backend.file_info(self._up.keeper.find(session_id, owner, conversation).ref, path)
+        async with self._up.keeper.use(session_id, owner, conversation) as session:
+            return await self._up.backend.file_info(session.live_ref, path)
 
     async def list_files(self, session_id: str, *, owner: str, conversation: str | None = None) -> list[FileInfo]:
         """The files of a session's folder, sorted by path."""
-        return await self._up.backend.list_files(self._up.keeper.find(session_id, owner, conversation).ref)
+        async with self._up.keeper.use(session_id, owner, conversation) as session:
+            return await self._up.backend.list_files(session.live_ref)
 
     async def move_file(
         self, session_id: str, path: str, target: str, *, owner: str, conversation: str | None = None
     ) -> FileInfo:
         """Rename a file of a session."""
-        session = self._up.keeper.find(session_id, owner, conversation)
-        info = await self._up.backend.move_file(session.ref, path, target)
+        async with self._up.keeper.use(session_id, owner, conversation) as session:
+            info = await self._up.backend.move_file(session.live_ref, path, target)
+            session.change()
         self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="move", size=info.size))
         return info
 
     async def delete_file(self, session_id: str, path: str, *, owner: str, conversation: str | None = None) -> None:
         """Delete a file or folder of a session."""
-        session = self._up.keeper.find(session_id, owner, conversation)
-        await self._up.backend.delete_file(session.ref, path)
+        async with self._up.keeper.use(session_id, owner, conversation) as session:
+            await self._up.backend.delete_file(session.live_ref, path)
+            session.change()
         self.bus.publish(FileTransferred(session_id=session.id, owner=owner, action="delete", size=0))
 
     # For the operator, who is no owner: whoever offers these to anybody must have checked that first
@@ -318,9 +408,12 @@ class Executor:
         async def of(session: Session) -> SessionMeasured | None:
             try:
                 async with few:
-                    stats = await self._up.backend.stats(session.ref)
+                    stats = await self._up.backend.stats(session.live_ref)
             except ExecutorError:
-                return None  # it has ended, or is about to be found dead
+                return None  # it has ended, is parked, or is about to be found dead
+            self._up.quotas.note_memory(session.owner, session.id, stats.memory)
+            self._up.quotas.note_folder(session.owner, session.id, stats.folder_bytes)
+            self._up.quotas.note_snapshot(session.owner, session.id, session.snapshot.bytes)
             return SessionMeasured(
                 session_id=session.id,
                 owner=session.owner,
@@ -329,7 +422,7 @@ class Executor:
                 folder_bytes=stats.folder_bytes,
             )
 
-        measured = await asyncio.gather(*(of(session) for session in self._up.keeper.table.all()))
+        measured = await asyncio.gather(*(of(session) for session in self._up.keeper.table.live()))
         return [one for one in measured if one is not None]
 
     # Packages
@@ -350,12 +443,17 @@ class Executor:
         cannot be had is a refusal in the report, the others are installed. Cancelling ends it without a trace.
         """
         ecosystem = self._up.installer.check(packages, language)
-        session = await self._up.keeper.target(session_id, owner, conversation)
-        try:
-            session.touch()
-            return await self._up.installer.install(session.ref, packages, ecosystem, owner=owner, progress=progress)
-        finally:
-            session.touch()
+        self._up.quotas.admit_call(owner)
+        self._up.quotas.admit_disk(owner)
+        async with self._up.keeper.use_target(session_id, owner, conversation) as session:
+            try:
+                session.touch()
+                return await self._up.installer.install(
+                    session.live_ref, packages, ecosystem, owner=owner, progress=progress
+                )
+            finally:
+                session.change()
+                session.touch()
 
     # Inside
 
@@ -374,6 +472,7 @@ class Executor:
         session_id: str | None,
         timeout: float | None,
     ) -> tuple[Session, Run]:
+        self._up.quotas.admit_call(owner)
         request = check_request(code, language, timeout, self.settings)
-        session = await self._up.keeper.target(session_id, owner, conversation)
-        return session, self._up.runner.submit(session, request)
+        async with self._up.keeper.use_target(session_id, owner, conversation) as session:
+            return session, self._up.runner.submit(session, request)

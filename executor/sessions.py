@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from executor.backend import Finished, SessionRef
-from executor.errors import Busy, NoSuchExecution, NoSuchSession
-from executor.results import ExecutionResult, HistoryEntry, Language, Output, SessionInfo
+from executor.errors import BackendFailed, Busy, NoSuchExecution, NoSuchSession
+from executor.results import ExecutionResult, HistoryEntry, Language, LanguageState, Output, SessionInfo
+from executor.settings import Settings
 
 EndReason = Literal["closed", "expired", "evicted", "failed", "shutdown"]
 
@@ -25,7 +26,7 @@ HISTORY_CODE = 20_000
 
 _WHY: dict[EndReason, str] = {
     "closed": "it was closed",
-    "expired": "it was idle for too long",
+    "expired": "nobody used it for longer than sessions are kept",
     "evicted": "it was the one idle longest when another session needed its place",
     "failed": "its process ended unexpectedly",
     "shutdown": "the server was restarted",
@@ -46,6 +47,9 @@ class Run:
     queued_at: float = field(default_factory=time.monotonic)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float | None = None
+    admitted: bool = False
+    """Whether its turn has come, among all sessions' executions: from then on it can be interrupted, before it is taken
+    out of the queue."""
     displayed: list[Output] = field(default_factory=list)
     detached: bool = False
     """Whether its caller was told that it still runs, and went away: then nothing but an interrupt ends it early."""
@@ -54,28 +58,78 @@ class Run:
 
 
 @dataclass(slots=True, kw_only=True)
+class SnapshotState:
+    """How a session stands to its snapshot. `dirty_since` and `changed_at`: first and last change that is not in it."""
+
+    taken_at: float | None = None
+    bytes: int = 0
+    executions: int = 0
+    states: dict[Language, LanguageState] = field(default_factory=dict)
+    dirty_since: float | None = None
+    changed_at: float = 0.0
+    retry_at: float = 0.0
+    clean: bool = True
+    """Whether nothing came after it: it was taken when the session was parked."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(slots=True, kw_only=True)
 class Session:
-    """A live session. Times are wall clock for showing, monotonic (`touched`) for counting."""
+    """A session, live or parked. Times are wall clock for showing, monotonic (`touched`) for counting."""
 
     id: str
     owner: str
     conversation: str | None
-    ref: SessionRef
+    ref: SessionRef | None
+    """What the backend knows it by while it lives; None while it is parked."""
     history: deque[HistoryEntry]
+    own: bool = False
+    """Whether it is its conversation's own."""
     created_at: float = field(default_factory=time.time)
     last_used: float = field(default_factory=time.time)
     touched: float = field(default_factory=time.monotonic)
     executions: int = 0
     running: Run | None = None
     waiting: int = 0
+    using: int = 0
+    """Calls that need it live, other than executions."""
+    life: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever parks it, wakes it or ends it."""
+    ended: bool = False
+    numbers: dict[Language, int] = field(default_factory=dict)
+    """Cells that ran, by language: what the last one of each was called."""
+    snapshot: SnapshotState = field(default_factory=SnapshotState)
     notices: list[str] = field(default_factory=list)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     runs: OrderedDict[str, Run] = field(default_factory=OrderedDict)
 
     @property
     def busy(self) -> bool:
-        """Whether something runs or waits in it."""
-        return self.running is not None or self.waiting > 0
+        """Whether something runs or waits in it, or is about to."""
+        return self.running is not None or self.waiting > 0 or self.using > 0
+
+    @property
+    def live_ref(self) -> SessionRef:
+        """What the backend knows it by. Raises BackendFailed where it does not live, which callers see to before."""
+        if self.ref is None:
+            raise BackendFailed("The session is parked; call again to wake it.")
+        return self.ref
+
+    def what_is_left(self) -> str:
+        """Where its processes have just died: what its next call finds."""
+        if self.snapshot.taken_at is None:
+            return "The variables and files of this session are lost."
+        when = time.strftime("%H:%M:%S UTC", time.gmtime(self.snapshot.taken_at))
+        return (
+            f"The next call finds the session as it was at {when}; what this code did is unknown. Nothing is run again."
+        )
+
+    def change(self) -> None:
+        """Its variables or files may differ from its snapshot now."""
+        now = time.monotonic()
+        self.snapshot.changed_at = now
+        if self.snapshot.dirty_since is None:
+            self.snapshot.dirty_since = now
 
     def touch(self) -> None:
         """Count as used now."""
@@ -90,6 +144,10 @@ class Session:
             last_used=self.last_used,
             executions=self.executions,
             running=self.running.id if self.running else None,
+            state="live" if self.ref is not None else "parked",
+            snapshot_at=self.snapshot.taken_at,
+            snapshot_bytes=self.snapshot.bytes,
+            names=tuple(name for state in self.snapshot.states.values() for name in state.names),
         )
 
     def add_run(self, run: Run) -> None:
@@ -139,39 +197,50 @@ class Session:
 
 
 class SessionTable:
-    """The live sessions, by id and by conversation, and a memory of those that ended.
+    """The sessions, live and parked, by id and by conversation, and a memory of those that ended.
 
-    Holds at most `capacity` sessions, places being made counted. Plain bookkeeping: it starts and ends nothing.
+    Plain bookkeeping: it starts, parks and ends nothing.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._live: dict[str, Session] = {}
+    def __init__(self) -> None:
+        self._known: dict[str, Session] = {}
+        self._by_owner: dict[Owner, dict[str, Session]] = {}
         self._by_conversation: dict[tuple[str, str], str] = {}
         self._ended: OrderedDict[str, tuple[Owner, EndReason]] = OrderedDict()
         self._untold: OrderedDict[tuple[str, str], EndReason] = OrderedDict()
-        self._reserved = 0
+        self._count: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._live)
+        return len(self._known)
+
+    def __contains__(self, session: Session) -> bool:
+        return self._known.get(session.id) is session
 
     def all(self) -> list[Session]:
-        """Every live session."""
-        return list(self._live.values())
+        """Every session."""
+        return list(self._known.values())
+
+    def live(self) -> list[Session]:
+        """Every session that has processes."""
+        return [session for session in self._known.values() if session.ref is not None]
+
+    def count(self, owner: str) -> int:
+        """How many sessions the owner has, live and parked, in all conversations."""
+        return self._count[owner]
 
     def get(self, session_id: str) -> Session:
         """The session, whoever's it is: for the operator. Raises NoSuchSession."""
-        if session := self._live.get(session_id):
+        if session := self._known.get(session_id):
             return session
         raise NoSuchSession("That session has ended.")
 
     def of(self, owner: str, conversation: str | None) -> list[Session]:
         """The sessions that a caller may see, oldest first."""
-        return [s for s in self._live.values() if (s.owner, s.conversation) == (owner, conversation)]
+        return sorted(self._by_owner.get((owner, conversation), {}).values(), key=lambda session: session.created_at)
 
     def find(self, session_id: str, owner: str, conversation: str | None) -> Session:
         """The session, if it is the caller's. Raises NoSuchSession, alike for foreign and unknown ones."""
-        session = self._live.get(session_id)
+        session = self._known.get(session_id)
         if session and (session.owner, session.conversation) == (owner, conversation):
             return session
         ended = self._ended.get(session_id)
@@ -184,31 +253,15 @@ class SessionTable:
         raise NoSuchSession(f"There is no session {shown!r}. Call again without session_id, or create a session.")
 
     def of_conversation(self, owner: str, conversation: str) -> Session | None:
-        """The conversation's own session, if it lives."""
-        return self._live.get(self._by_conversation.get((owner, conversation), ""))
+        """The conversation's own session, live or parked."""
+        return self._known.get(self._by_conversation.get((owner, conversation), ""))
 
-    def reserve(self) -> Session | None:
-        """Take a place. Returns the idle session that must end for it, if any. Raises Busy where all are at work."""
-        victim = None
-        if len(self._live) + self._reserved >= self._capacity:
-            idle = [s for s in self._live.values() if not s.busy]
-            if not idle:
-                raise Busy(
-                    f"All {self._capacity} sessions are at work. Try again in a few seconds, or close a session."
-                )
-            victim = min(idle, key=lambda s: s.touched)
-        self._reserved += 1
-        return victim
-
-    def release(self) -> None:
-        """Give a reserved place back."""
-        self._reserved -= 1
-
-    def add(self, session: Session, *, own: bool) -> None:
-        """Put a session on its reserved place; `own` makes it the conversation's own."""
-        self._reserved -= 1
-        self._live[session.id] = session
-        if own and session.conversation is not None:
+    def add(self, session: Session) -> None:
+        """Take a session in."""
+        self._known[session.id] = session
+        self._by_owner.setdefault((session.owner, session.conversation), {})[session.id] = session
+        self._count[session.owner] += 1
+        if session.own and session.conversation is not None:
             key = session.owner, session.conversation
             self._by_conversation[key] = session.id
             if reason := self._untold.pop(key, None):
@@ -219,9 +272,17 @@ class SessionTable:
 
     def remove(self, session: Session, reason: EndReason) -> bool:
         """Take a session out, remembering why; False where it was out already."""
-        if self._live.pop(session.id, None) is None:
+        if self._known.pop(session.id, None) is None:
             return False
-        self._ended[session.id] = (session.owner, session.conversation), reason
+        session.ended = True
+        owner: Owner = session.owner, session.conversation
+        self._by_owner[owner].pop(session.id, None)
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
+        self._count[session.owner] -= 1
+        if not self._count[session.owner]:
+            del self._count[session.owner]
+        self._ended[session.id] = owner, reason
         if len(self._ended) > REMEMBERED_ENDS:
             self._ended.popitem(last=False)
         if session.conversation is not None:
@@ -233,6 +294,11 @@ class SessionTable:
                     if len(self._untold) > REMEMBERED_ENDS:
                         self._untold.popitem(last=False)
         return True
+
+
+def history_of(settings: Settings) -> deque[HistoryEntry]:
+    """An empty history, bounded as the settings say."""
+    return deque(maxlen=settings.history_entries)
 
 
 def new_id() -> str:

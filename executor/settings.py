@@ -29,7 +29,7 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings. A field `session_ttl` is the environment variable `SESSION_TTL`.
+    """All settings. A field `park_after` is the environment variable `PARK_AFTER`.
 
     Booleans take 0/1, true/false, yes/no, on/off; lists are separated by commas; an empty variable counts as not set.
     """
@@ -56,7 +56,15 @@ class Settings:
     # Sessions
     max_sessions: int = setting(10, "live sessions at once", low=1, high=10_000)
     spare_sessions: int = setting(1, "sessions kept ready ahead of need; each costs about 10 MiB", low=0, high=100)
-    session_ttl: float = setting(3600.0, "idle seconds after which a session ends", low=1, high=31_536_000)
+    snapshots: bool = setting(True, "save sessions, so that they are parked instead of ended, and outlive restarts")
+    snapshot_after: float = setting(2.0, "idle seconds after which a changed session is saved", low=0.05, high=3600)
+    snapshot_every: float = setting(
+        5.0, "seconds after which a session that is never idle is saved between two cells", low=0.1, high=3600
+    )
+    snapshot_max_mb: int = setting(256, "state of one language in a snapshot, MiB; of more, nothing is kept", low=1)
+    park_after: float = setting(900.0, "idle seconds after which a session is parked", low=1, high=31_536_000)
+    retention_days: float = setting(30.0, "days for which a session that nobody uses is kept", low=0.001, high=36_500)
+    store_max_mb: int = setting(10_000, "snapshots of all sessions, MiB; over it the oldest go", low=10)
     history_entries: int = setting(100, "executions remembered per session", low=0, high=100_000)
     single_user: bool = setting(False, "callers without identity headers all share one owner")
 
@@ -120,7 +128,8 @@ class Settings:
     public_base_url: str = setting("", "address that people reach the Space under, for links")
     space_host: str = setting("", "set by Hugging Face: host name of the Space")
     space_id: str = setting("", "set by Hugging Face: owner/name of the Space")
-    state_dir: str = setting("", "folder for sessions; empty: a private one in the temporary folder")
+    state_dir: str = setting("", "folder that snapshots are kept in; empty: a temporary one, lost with the server")
+    work_dir: str = setting("", "folder for live sessions; empty: a private one in the temporary folder")
     host: str = setting("", "address to listen on; empty: 127.0.0.1, on a Space 0.0.0.0")
     port: int = setting(7860, "port to listen on", low=0, high=65_535)
     tools: tuple[str, ...] = setting((), "names of the MCP tools to offer; empty: all")
@@ -167,10 +176,10 @@ class Settings:
         """Cells that may be under way at once; 0 where there is no cap."""
         return self.max_concurrent if self.max_concurrent >= 0 else 4 * len(os.sched_getaffinity(0))
 
-    def state_path(self) -> Path:
-        """The folder for sessions, made if need be, readable by us alone."""
-        if self.state_dir:
-            path = Path(self.state_dir).expanduser().absolute()
+    def work_path(self) -> Path:
+        """The folder for live sessions, made if need be, readable by us alone."""
+        if self.work_dir:
+            path = Path(self.work_dir).expanduser().absolute()
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             return path
         return Path(tempfile.mkdtemp(prefix="code-interpreter-"))

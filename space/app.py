@@ -18,6 +18,7 @@ if not __package__:
 from executor.errors import SettingsError
 from executor.local import LocalBackend
 from executor.settings import Settings
+from space.state import with_store
 from space.tools import tool_table
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 def _build() -> SpaceBlocks:
     """The page with everything behind it. Exits with code 2 and a sentence where a setting cannot be used."""
     try:
-        settings = Settings.from_env()
+        settings = with_store(Settings.from_env())
         tools = tool_table(settings)
         backend = LocalBackend(settings)
     except SettingsError as error:
         _give_up(str(error))
     except OSError as error:
-        _give_up(f"STATE_DIR: {error.filename or 'the temporary folder'} cannot be used ({error.strerror}).")
+        _give_up(f"WORK_DIR: {error.filename or 'the temporary folder'} cannot be used ({error.strerror}).")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from space.server import Space  # noqa: PLC0415 - takes seconds; the zygote loads beside it
 

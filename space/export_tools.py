@@ -13,7 +13,7 @@ from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox
 async def export_session(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
     links = box.links
     session_id = await box.session_id(caller, values["session_id"])
-    entries = box.executor.history(session_id, owner=caller.owner, conversation=caller.conversation)
+    entries = await box.executor.history(session_id, owner=caller.owner, conversation=caller.conversation)
     files = await box.executor.list_files(session_id, owner=caller.owner, conversation=caller.conversation)
     if not entries and (not files or values["format"] == "ipynb"):
         raise InvalidRequest("nothing has run in this session yet, so there is nothing to export.")

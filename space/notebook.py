@@ -55,7 +55,7 @@ async def notebook(executor: Executor, grant: Grant, files: Sequence[FileInfo]) 
     `files` is what the session's folder holds: a picture is at full size where its file is there, else as small as it
     was sent, where that is still known. Raises an ExecutorError before the first byte where the session has ended.
     """
-    entries = executor.history(grant.session_id, owner=grant.owner, conversation=grant.conversation)
+    entries = await executor.history(grant.session_id, owner=grant.owner, conversation=grant.conversation)
     album = _Album(executor, grant, files, entries)
     yield b'{"cells": ['
     comma = ""

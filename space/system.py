@@ -10,6 +10,7 @@ from typing import Any
 from executor.results import LANGUAGES
 from executor.sandbox.report import SandboxReport
 from executor.settings import Settings
+from space.state import how_long
 
 DATA_STACK = (
     "numpy",
@@ -37,7 +38,7 @@ def system_info(settings: Settings, sandbox: SandboxReport) -> dict[str, Any]:
             "max_output": settings.max_output_length,
             "max_timeout": settings.max_execution_timeout,
             "max_sessions": settings.max_sessions,
-            "session_idle_seconds": settings.session_ttl,
+            "parked_after_seconds": settings.park_after,
             "memory_mb": settings.session_memory_mb,
             "disk_mb": settings.session_disk_mb,
             "processes": settings.session_processes,
@@ -46,8 +47,9 @@ def system_info(settings: Settings, sandbox: SandboxReport) -> dict[str, Any]:
         "supported_languages": list(LANGUAGES),
         "runtimes": {"python": platform.python_version(), "ipython": _version("ipython"), "node": _node_version()},
         "sandbox": sandbox.to_json(),
+        "sessions_outlive": how_long(settings),
         "files": "Relative paths are in the session's folder: working directory and HOME of all three languages. "
-        "It is deleted with the session.",
+        "It is kept and deleted with the session. An idle session is parked; the next call brings it back.",
     }
 
 

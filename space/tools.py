@@ -19,6 +19,8 @@ from space.page_tools import page_tools
 from space.run_tools import execute, run_tools
 from space.system import system_info
 from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox
+from space.variables import known_variables
+from space.wording import clean, middle_cut
 
 _NEEDED_ID: dict[str, Any] = {"type": "string"}
 
@@ -58,12 +60,30 @@ async def list_execution_sessions(box: Toolbox, caller: Caller, values: Argument
 async def get_execution_history(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
     session_id = values["session_id"]
     session = box.executor.session(session_id, owner=caller.owner, conversation=caller.conversation)
-    entries = box.executor.history(session_id, owner=caller.owner, conversation=caller.conversation)
+    entries = await box.executor.history(session_id, owner=caller.owner, conversation=caller.conversation)
     history, omitted = history_data(entries, budget=box.settings.max_result_chars - 500)
     data = {"session_id": session_id, "history": history, "created_at": iso(session.created_at)}
     if omitted:
         data["omitted"] = omitted
     return json_answer(data, session_id=session_id)
+
+
+async def list_variables(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
+    session_id = await box.session_id(caller, values["session_id"])
+    entries = await box.executor.history(session_id, owner=caller.owner, conversation=caller.conversation)
+    variables = known_variables(entries)
+    lines = [f"{v.name}: {v.type} {v.summary}".rstrip() for v in variables]
+    if not box.settings.show_variables:
+        lines = ["This server does not tell variables (SHOW_VARIABLES is off); print(dir()) does."]
+    elif not lines:
+        lines = ["No Python variables are known in this session yet."]
+    told = middle_cut("\n".join(lines), box.settings.max_result_chars // 2)
+    listed = [{"name": v.name, "type": v.type, "summary": v.summary} for v in variables]
+    return Answer(
+        texts=(clean(f"{told}\nsession_id: {session_id}"),),
+        structured=clean({"session_id": session_id, "variables": listed}),
+        session_id=session_id,
+    )
 
 
 async def get_system_info(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
@@ -214,6 +234,16 @@ def _session_tools() -> tuple[Tool, ...]:
             required=("session_id",),
             output=schemas.HISTORY,
             run=get_execution_history,
+            read_only=True,
+            idempotent=True,
+        ),
+        Tool(
+            name="list_variables",
+            title="List variables",
+            description="All Python variables of a session by type and size, newest first; runs no code.",
+            properties={"session_id": SESSION_ID},
+            output=schemas.VARIABLES,
+            run=list_variables,
             read_only=True,
             idempotent=True,
         ),

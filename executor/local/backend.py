@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from executor.backend import ExecutionEvent, Printed, SessionRef, SessionSpec, SessionStats
+from executor.backend import ExecutionEvent, Printed, SessionRef, SessionSpec, SessionStats, Tree
 from executor.errors import BackendFailed, FileRefused
 from executor.events import Event, Fault
 from executor.local import wire
@@ -18,15 +20,24 @@ from executor.local.budget import Budget
 from executor.local.connection import Connection
 from executor.local.launcher import Launched, Launcher
 from executor.local.paths import SESSIONS
-from executor.local.report import file_from
+from executor.local.report import file_from, state_from, tree_from
 from executor.packages.report import Ecosystem
-from executor.results import FileInfo, Language
+from executor.results import FileInfo, Language, LanguageState
 from executor.sandbox import identity
+from executor.sandbox.paths import must_be_hidden
 from executor.sandbox.report import SandboxReport
 from executor.settings import Settings
 
 REQUEST_DEADLINE = 30.0
 CLOSE_DEADLINE = 5.0
+SAVE_DEADLINE = 150.0
+"""A leader's own deadlines, for writing and trying the state of three languages, end before that."""
+
+RELIEF_DEADLINE = 2.0
+"""Seconds in which idle sessions must have made room for memory."""
+
+PATHS_AT_ONCE = 2_000
+"""Paths of at most 4 KiB each, asked for in one frame."""
 
 
 class LocalBackend:
@@ -36,14 +47,18 @@ class LocalBackend:
         # where a session shares our user, its code must not look into us
         identity.hide()
         self._settings = settings
-        self._state = settings.state_path()
-        self._temporary = not settings.state_dir
+        if settings.state_dir:
+            must_be_hidden([settings.state_dir], "STATE_DIR")
+        self._state = settings.work_path()
+        self._temporary = not settings.work_dir
         self._sessions = self._state / SESSIONS
         self._prepare_state()
         self._launcher = Launcher(settings, self._state, self._sessions)
         self._publish: Callable[[Event], None] = lambda _: None
         self._launched: dict[str, Launched] = {}
         self._budget = Budget(settings.total_memory_mb << 20)
+        self._make_room: Callable[[], Awaitable[bool]] = _no_room
+        self._relieving: asyncio.Task[None] | None = None
         self._closed = False
 
     def _prepare_state(self) -> None:
@@ -55,9 +70,15 @@ class LocalBackend:
 
     # Backend
 
-    async def open(self, publish: Callable[[Event], None]) -> SandboxReport:
+    @property
+    def scratch(self) -> Path:
+        """Our own folder."""
+        return self._state
+
+    async def open(self, publish: Callable[[Event], None], make_room: Callable[[], Awaitable[bool]]) -> SandboxReport:
         """Wait until the zygote is ready."""
         self._publish = publish
+        self._make_room = make_room
         return await self._launcher.open(publish)
 
     async def aclose(self) -> None:
@@ -65,6 +86,8 @@ class LocalBackend:
         if self._closed:
             return
         self._closed = True
+        if self._relieving is not None:
+            self._relieving.cancel()
         await asyncio.gather(*(self._end(session_id) for session_id in tuple(self._launched)))
         await self._launcher.aclose()
         await asyncio.to_thread(shutil.rmtree, self._state if self._temporary else self._sessions, True)
@@ -114,6 +137,41 @@ class LocalBackend:
     async def install(self, ref: SessionRef, language: Ecosystem, parcel: AsyncIterable[bytes]) -> None:
         """Stream a parcel in, one acknowledged chunk after the other."""
         await self._send(ref, parcel, "install", language=language)
+
+    async def save(self, ref: SessionRef, *, limit: int, begun: Callable[[], None]) -> list[LanguageState]:
+        """Ask the leader, which answers when every state has been written and tried."""
+        connection = self._connection(ref)
+        connection.on_saving = begun
+        try:
+            _, (reply, _) = await connection.request("save", deadline=SAVE_DEADLINE, limit=limit)
+        finally:
+            connection.on_saving = None
+        return [state_from(data) for data in reply.get("states", ())]
+
+    async def restore(
+        self, ref: SessionRef, languages: Sequence[Language], numbers: Mapping[Language, int]
+    ) -> list[LanguageState]:
+        """Ask the leader, which answers when Python has taken over its state."""
+        asked = {"languages": list(languages), "numbers": dict(numbers)}
+        _, (reply, _) = await self._connection(ref).request("restore", deadline=SAVE_DEADLINE, **asked)
+        return [state_from(data) for data in reply.get("states", ())]
+
+    async def tree(self, ref: SessionRef) -> Tree:
+        """Read the leader's listing."""
+        listing = bytearray()
+        async for piece in self._pieces(ref, "tree"):
+            listing += piece
+        return await asyncio.to_thread(tree_from, bytes(listing))
+
+    async def pack(self, ref: SessionRef, paths: Sequence[str]) -> AsyncIterator[bytes]:
+        """Read parcels of the leader's, as many paths at a time as fit a frame: one after the other they are one."""
+        for start in range(0, len(paths), PATHS_AT_ONCE):
+            async for piece in self._pieces(ref, "pack", paths=list(paths[start : start + PATHS_AT_ONCE])):
+                yield piece
+
+    async def unpack(self, ref: SessionRef, parcel: AsyncIterable[bytes]) -> None:
+        """Stream a parcel in, one acknowledged chunk after the other."""
+        await self._send(ref, parcel, "unpack")
 
     async def get_file(
         self, ref: SessionRef, path: str, *, offset: int = 0, length: int | None = None
@@ -165,6 +223,19 @@ class LocalBackend:
             return launched.connection
         raise BackendFailed("The session is gone.")
 
+    async def _pieces(self, ref: SessionRef, op: str, **arguments: object) -> AsyncIterator[bytes]:
+        """What request `op` began to give, piece by piece; whatever fails, the leader lets go of it."""
+        connection = self._connection(ref)
+        handle, _ = await connection.request(op, deadline=REQUEST_DEADLINE, **arguments)
+        try:
+            while True:
+                _, (_, data) = await connection.request("read", deadline=REQUEST_DEADLINE, handle=handle)
+                if not data:
+                    return
+                yield data
+        finally:
+            await self._release(connection, handle)
+
     async def _send(
         self, ref: SessionRef, chunks: AsyncIterable[bytes], op: str, **arguments: object
     ) -> dict[str, Any]:
@@ -205,6 +276,24 @@ class LocalBackend:
             connection.hang_up()
 
     def _weigh(self, session_id: str, memory: int) -> None:
-        """A leader told what its session uses: over the budget of all together, the largest must give way."""
-        if (offender := self._budget.take(session_id, memory)) and (launched := self._launched.get(offender)):
+        """A leader told what its session uses: over the budget of all together, who is idle makes room, and where that
+        is not enough, the largest must give way."""
+        self._budget.note(session_id, memory)
+        if self._budget.excess and (self._relieving is None or self._relieving.done()):
+            self._relieving = asyncio.create_task(self._relieve(), name="memory-relief")
+
+    async def _relieve(self) -> None:
+        until = time.monotonic() + RELIEF_DEADLINE
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELIEF_DEADLINE):
+                while self._budget.excess and await self._make_room():
+                    pass
+        while self._budget.excess and time.monotonic() < until + RELIEF_DEADLINE:
+            offender = self._budget.largest()
+            if offender is None or (launched := self._launched.get(offender)) is None:
+                return
             launched.connection.relieve(self._budget.limit)
+
+
+async def _no_room() -> bool:
+    return False

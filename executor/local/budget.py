@@ -17,13 +17,20 @@ class Budget:
         self.limit = limit or int(container_memory() * SHARE)
         self._used: dict[str, int] = {}
 
-    def take(self, session_id: str, memory: int) -> str | None:
-        """Note what a session uses; the session that must give way, if all are over the limit together."""
+    def note(self, session_id: str, memory: int) -> None:
+        """A session uses that many bytes."""
         self._used[session_id] = memory
-        if sum(self._used.values()) <= self.limit:
+
+    @property
+    def excess(self) -> int:
+        """Bytes by which all together are over the limit."""
+        return max(0, sum(self._used.values()) - self.limit)
+
+    def largest(self) -> str | None:
+        """The session that must give way. It counts as nothing until it tells what it uses next: it is told once."""
+        if not self._used:
             return None
         offender = max(self._used, key=self._used.__getitem__)
-        # it is told once; what it uses next is its own to tell
         del self._used[offender]
         return offender
 

@@ -20,6 +20,7 @@ REMEMBERED = 8
 """Ended executions whose result can still be attached to."""
 
 _ERRORS: dict[str, type[errors.ExecutorError]] = {
+    "Busy": errors.Busy,
     "InvalidRequest": errors.InvalidRequest,
     "NoSuchFile": errors.NoSuchFile,
     "FileRefused": errors.FileRefused,
@@ -79,6 +80,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.session_id = ""
+        self.on_saving: Callable[[], None] | None = None
+        """Called when the interpreters have been asked for their state, so that cells may come again."""
         self._on_usage: Callable[[int], None] = lambda _: None
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -227,6 +230,9 @@ class Connection(asyncio.Protocol):
                 self.why_lost = str(frame.get("message", ""))[:2000]
             case "closed":
                 self.why_lost = "it was closed"
+            case "saving":
+                if self.on_saving is not None:
+                    self.on_saving()
             case "usage":
                 memory = frame.get("memory")
                 if isinstance(memory, int):
@@ -256,7 +262,7 @@ class Connection(asyncio.Protocol):
             session_id=self.session_id,
             execution_id=execution.id,
             language=execution.language,
-            notices=(f"The session is gone ({self.why_lost}); its variables and files are lost.",),
+            notices=(f"The session's processes are gone: {self.why_lost}.",),
         )
 
 

@@ -45,6 +45,7 @@ class Death:
     `kept` says what of its state lives on.
     """
 
+    pid: int
     language: Language
     code: int
     ready: bool
@@ -67,6 +68,9 @@ class Listener(Protocol):
 
     def on_display(self, worker: Worker, event: channel.Display) -> None:
         """A cell displayed a value."""
+
+    def on_restored(self, worker: Worker, event: channel.Restored) -> None:
+        """A worker has taken over a saved state, or failed to."""
 
     def on_done(self, worker: Worker, event: channel.Done) -> None:
         """A cell ended; all that it printed was heard before."""
@@ -195,6 +199,8 @@ class Crew:
                 self._listener.on_ready(worker)
             elif event["event"] == "display":
                 self._listener.on_display(worker, event)
+            elif event["event"] == "restored":
+                self._listener.on_restored(worker, event)
             else:
                 self.drain(worker)
                 self._listener.on_done(worker, event)
@@ -228,7 +234,7 @@ class Crew:
         # a shell that exits leaves its jobs alone; what dies takes along what it had started
         self._guard.worker_ended(worker.pid, alone=done is not None)
         worker.close()
-        self._listener.on_death(Death(worker.language, code, worker.ready, done, worker.speaker.kept()))
+        self._listener.on_death(Death(worker.pid, worker.language, code, worker.ready, done, worker.speaker.kept()))
 
     def restart(self, language: Language) -> None:
         """Start a worker ahead of need; where that fails, the next cell tries again and says so."""

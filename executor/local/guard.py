@@ -183,6 +183,10 @@ class Guard:
         others = self._workers - {worker}
         self._end(lambda: _without(self._tree, others))
 
+    def kill_alone(self, pid: int) -> None:
+        """SIGKILL a worker that is not reaped yet and its descendants; orphans, which may be anybody's, are spared."""
+        self._end(lambda: [pid, *ProcessTree(pid, self._tree.proc).members()])
+
     def kill_since(self, moment: float) -> None:
         """SIGKILL what was started after that monotonic moment, workers spared."""
         # as /proc tells it: in ticks since boot; the clock that stops in suspend and the other differ there

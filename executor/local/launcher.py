@@ -67,8 +67,8 @@ class ZygoteProcess:
         self.control.setblocking(False)
         plain = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if not f.metadata[SECRET]}
         # the state folder may be a temporary one, which then is the zygote's to remove should we be killed
-        plain["state_dir"] = str(state)
-        self.control.send(json.dumps({"settings": plain, "temporary": not settings.state_dir}).encode())
+        plain["work_dir"] = str(state)
+        self.control.send(json.dumps({"settings": plain, "temporary": not settings.work_dir}).encode())
 
     def send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         """Send a request. Raises OSError."""

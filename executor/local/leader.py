@@ -14,10 +14,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from executor.errors import BackendFailed, ExecutorError
+from executor.errors import BackendFailed, Busy, ExecutorError
 from executor.languages import channel
 from executor.languages.hints import bash_hint, javascript_hint, timeout_hint
 from executor.local import wire
@@ -26,6 +28,8 @@ from executor.local.crew import NAMES, Crew, Death
 from executor.local.guard import Guard
 from executor.local.line import Line
 from executor.local.loop import Loop
+from executor.local.saving import State
+from executor.local.states import States
 from executor.local.stream import Stream
 from executor.local.transfers import Transfers, file_json
 from executor.local.worker import Program, Worker
@@ -61,12 +65,21 @@ class Leader:
         self._loop = Loop()
         self._line = Line(server, self._loop, self._obey)
         self._crew = Crew(programs, Path(workspace.root), guard=guard, loop=self._loop, listener=self)
+        self._states = States(
+            workspace=workspace,
+            crew=self._crew,
+            guard=guard,
+            loop=self._loop,
+            programs=programs,
+            running=lambda: self._cell.language if self._cell else None,
+        )
         self._transfers = Transfers(workspace, max_file=settings.max_upload_mb << 20)
         self._numbers = dict.fromkeys(programs, 0)
         self._cell: Cell | None = None
         self._background: dict[tuple[Language, str], bytearray] = {}
         self._next_flush = 0.0
         self._announced = False
+        self._starved = False
         self._closing = False
 
     def run(self) -> NoReturn:
@@ -84,7 +97,7 @@ class Leader:
         os._exit(0)
 
     def _wait(self) -> float:
-        due = min(self._guard.next_look(), self._crew.next_check())
+        due = min(self._guard.next_look(), self._crew.next_check(), self._states.next_step())
         if cell := self._cell:
             due = min(due, cell.deadline if cell.hard_at is None else cell.hard_at)
             if cell.unshown:
@@ -105,6 +118,7 @@ class Leader:
             if (memory := self._guard.news()) is not None:
                 self._line.tell({"event": "usage", "memory": memory})
         self._crew.check(now)
+        self._states.step(now)
 
     def _watch_children(self) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -114,7 +128,9 @@ class Leader:
         def on_child(*_: bool) -> None:
             with contextlib.suppress(BlockingIOError):
                 os.read(reader, 4096)
-            if self._guard.init in self._crew.reap():
+            ended = self._crew.reap()
+            self._states.reaped(ended)
+            if self._guard.init in ended:
                 self._closing = True
 
         self._loop.add(reader, on_child)
@@ -136,6 +152,15 @@ class Leader:
             case "relieve":
                 self._guard.give_way(frame["budget"])
                 self._over("memory")
+            case "save":
+                self._answer_later(frame["request"], partial(self._states.save, frame["limit"]))
+                self._line.tell({"event": "saving"})
+            case "restore":
+                # cells are counted on, so that no name of a log or in a message means two of them
+                self._numbers.update(frame["numbers"])
+                self._answer_later(
+                    frame["request"], partial(self._states.restore, frame["languages"], frame["numbers"])
+                )
             case "stats":
                 self._answer(frame["request"], self._stats)
             case "printed":
@@ -154,6 +179,20 @@ class Leader:
         except OSError as error:
             reply = {"error": "FileRefused", "message": f"The file system refused: {error.strerror or error}."}
         self._line.tell({"reply": request, **reply})
+
+    def _answer_later(self, request: int, order: Callable[[Callable[[list[State] | Busy], None]], None]) -> None:
+        """Answer with the states that an order comes to, in the end."""
+
+        def reply(states: list[State] | Busy) -> None:
+            if isinstance(states, Busy):
+                self._line.tell({"reply": request, "error": "Busy", "message": str(states)})
+            else:
+                self._line.tell({"reply": request, "states": [state.to_json() for state in states]})
+
+        try:
+            order(reply)
+        except Busy as busy:
+            reply(busy)
 
     def _stats(self) -> dict[str, Any]:
         size, count = self._workspace.usage()
@@ -182,6 +221,8 @@ class Leader:
         self._cell = cell
         self._next_flush = cell.started + FLUSH_EVERY
         self._guard.cell_started()
+        self._states.cell_began(language, number)
+        cell.notices += self._states.notices()
         try:
             worker = self._crew.worker(language)
         except (OSError, BackendFailed) as error:
@@ -193,7 +234,7 @@ class Leader:
         self._crew.drain(worker)
         self._cell = cell
         self._give_background(cell)
-        if worker.ready:
+        if worker.ready and not self._states.is_restoring(worker):
             self._hand_over(worker, cell)
 
     def _stream(self, name: str, language: Language, number: int) -> Stream:
@@ -290,6 +331,8 @@ class Leader:
         self._finish(cell, cell.stop, 130 if kept else 137, error)
 
     def _over(self, limit: StopReason) -> None:
+        if limit == "memory" and self._states.give_way():
+            return  # the copies that were made to save it are gone; the next look tells whether that was all
         if cell := self._cell:
             if cell.stop is None:
                 self._stop(cell, limit)
@@ -300,6 +343,7 @@ class Leader:
         self._guard.kill_background()
         if limit == "memory":
             # nothing runs, so it is variables that take the room
+            self._starved = True
             self._crew.kill_all()
 
     # What the crew tells
@@ -309,6 +353,15 @@ class Leader:
         if not self._announced:
             self._announced = True
             self._line.tell({"event": "ready"})
+        if self._states.on_ready(worker):
+            self._give_cell(worker)
+
+    def on_restored(self, worker: Worker, event: channel.Restored) -> None:
+        """It has its state, or goes on without."""
+        self._states.on_restored(worker, event)
+        self._give_cell(worker)
+
+    def _give_cell(self, worker: Worker) -> None:
         if (cell := self._cell) and cell.language == worker.language and not cell.sent:
             self._hand_over(worker, cell)
 
@@ -340,6 +393,11 @@ class Leader:
     def on_death(self, death: Death) -> None:
         """Say what was lost, and have a new Python ready."""
         cell = self._cell if self._cell and self._cell.language == death.language else None
+        if comes_back := self._states.died(death.pid, death.language, starve=self._starved):
+            death = replace(
+                death, kept=f"{comes_back} What changed since is lost; files and the other languages are kept."
+            )
+        self._starved = False
         if not death.ready and not (cell and cell.stop):
             self._on_no_start(death)
         elif cell is not None and death.done is not None and death.done["id"] == cell.id:

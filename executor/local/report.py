@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, get_args
 
-from executor.backend import Displayed, ExecutionEvent, Finished, OutputChunk
+from executor.backend import Displayed, ExecutionEvent, Finished, OutputChunk, Tree
 from executor.local.wire import FrameError
+from executor.parcel import Kind
 from executor.results import (
+    LANGUAGES,
     STATUSES,
     ErrorInfo,
     ExecutionResult,
     FileInfo,
     Language,
+    LanguageState,
+    Lost,
     Output,
     Picture,
     Variable,
     Violation,
 )
+
+KINDS = get_args(Kind)
 
 
 def event_from(message: dict[str, Any], *, session_id: str, language: Language) -> ExecutionEvent:
@@ -48,6 +55,37 @@ def file_from(data: Any) -> FileInfo:
     if change not in (None, "new", "changed"):
         raise FrameError("a file's change is unknown")
     return FileInfo(_typed(data, "path", str), _number(data, "size", int), _number(data, "modified", float), change)
+
+
+def state_from(data: Any) -> LanguageState:
+    """What a language's state holds, as a leader tells it. Raises FrameError."""
+    if not isinstance(data, dict):
+        raise FrameError("a state is no object")
+    language: Language = _one_of(data, "language", LANGUAGES)
+    lost = []
+    for item in _typed(data, "lost", list):
+        if not isinstance(item, dict):
+            raise FrameError("a lost name is no object")
+        cell = None if item.get("cell") is None else _number(item, "cell", int)
+        lost.append(
+            Lost(_typed(item, "name", str), _typed(item, "type", str), _typed(item, "reason", str), language, cell)
+        )
+    return LanguageState(language, _texts(data, "names"), tuple(lost), _typed(data, "problem", str))
+
+
+def tree_from(lines: bytes) -> Tree:
+    """The entries of a listing, line by line. Raises FrameError."""
+    tree: Tree = {}
+    for line in lines.splitlines():
+        try:
+            path, kind, mode, size, modified, changed, inode = json.loads(line)
+        except ValueError as error:
+            raise FrameError(f"a line of a listing is none: {error}") from None
+        numbers = (mode, size, modified, changed, inode)
+        if not isinstance(path, str) or kind not in KINDS or not all(type(number) is int for number in numbers):
+            raise FrameError("an entry of a listing has a wrong field")
+        tree[path] = (kind, *numbers)
+    return tree
 
 
 def _result(data: dict[str, Any], session_id: str, execution_id: str, language: Language) -> ExecutionResult:

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from executor.errors import BackendFailed, ExecutorError, FileRefused, InvalidRequest
-from executor.local import wire
+from executor.local import archive, wire
 from executor.local.installation import Installation
 from executor.local.workspace import Upload, Workspace
 from executor.results import FileInfo
@@ -23,7 +23,8 @@ class Transfers:
         self._max_file = max_file
         self._reading: dict[int, int] = {}
         self._writing: dict[int, Upload] = {}
-        self._installing: dict[int, Installation] = {}
+        self._taking: dict[int, Installation | archive.Unpacking] = {}
+        self._giving: dict[int, archive.Source] = {}
 
     def carry_out(self, message: dict[str, Any]) -> dict[str, Any]:
         """The reply to a request. Raises ExecutorError or OSError."""
@@ -48,11 +49,23 @@ class Transfers:
                 return {}
             case "install":
                 self._must_have_room()
-                self._installing[message["request"]] = Installation(self._workspace, message["language"])
+                self._taking[message["request"]] = Installation(self._workspace, message["language"])
+                return {}
+            case "unpack":
+                self._must_have_room()
+                self._taking[message["request"]] = archive.Unpacking(self._workspace)
+                return {}
+            case "tree":
+                self._must_have_room()
+                self._giving[message["request"]] = archive.listing(self._workspace)
+                return {}
+            case "pack":
+                self._must_have_room()
+                self._giving[message["request"]] = archive.pack(self._workspace, message["paths"])
                 return {}
             case "commit":
-                if installation := self._installing.pop(message["handle"], None):
-                    installation.finish()
+                if taking := self._taking.pop(message["handle"], None):
+                    taking.finish()
                     return {}
                 return {"file": file_json(self._workspace.finish_upload(self._upload(message["handle"])))}
             case "release":
@@ -61,17 +74,19 @@ class Transfers:
         raise BackendFailed(f"The session knows no request {message['op']!r}.")
 
     def read(self, message: dict[str, Any]) -> bytes:
-        """The next piece of an open file; empty at its end, or where it is no longer open."""
+        """The next piece of an open file, listing or parcel; empty at its end, or where it is no longer open."""
+        if source := self._giving.get(message["handle"]):
+            return source.next()
         fd = self._reading.get(message["handle"])
         return b"" if fd is None else os.pread(fd, min(message["size"], wire.CHUNK), message["offset"])
 
     def write(self, chunk: wire.Chunk) -> dict[str, Any]:
         """Append a piece to an upload or an installation, which ends where it cannot take it."""
-        if installation := self._installing.get(chunk.channel):
+        if taking := self._taking.get(chunk.channel):
             try:
-                installation.write(chunk.data)
+                taking.write(chunk.data)
             except ExecutorError:
-                del self._installing[chunk.channel]
+                del self._taking[chunk.channel]
                 raise
             return {}
         upload = self._upload(chunk.channel)
@@ -90,11 +105,13 @@ class Transfers:
             os.close(fd)
         if upload := self._writing.pop(handle, None):
             self._workspace.abort_upload(upload)
-        if installation := self._installing.pop(handle, None):
-            installation.abort()
+        if taking := self._taking.pop(handle, None):
+            taking.abort()
+        if source := self._giving.pop(handle, None):
+            source.close()
 
     def _must_have_room(self) -> None:
-        if len(self._reading) + len(self._writing) + len(self._installing) >= MAX_OPEN:
+        if len(self._reading) + len(self._writing) + len(self._taking) + len(self._giving) >= MAX_OPEN:
             raise FileRefused(f"{MAX_OPEN} files of this session are being transferred. Wait for one to end.")
 
 

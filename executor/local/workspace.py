@@ -49,13 +49,13 @@ class Workspace:
 
     def __init__(self, root: str, *, max_bytes: int, max_files: int, proc: int | None = None) -> None:
         self.root = root
-        self._proc = proc
+        self.proc = os.open("/proc", _DIR) if proc is None else proc
         self.max_bytes = max_bytes
         self.max_files = max_files
         for name in ("", *PRIVATE, ".packages/python", ".packages/node", ".packages/node/node_modules"):
             with suppress(FileExistsError):
                 os.mkdir(f"{root}/{name}" if name else root, 0o700)
-        self._root = os.open(root, _DIR)
+        self.handle = os.open(root, _DIR)
         self.seen: Snapshot = {}
 
     # Reading
@@ -222,8 +222,8 @@ class Workspace:
                 info = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if stat.S_ISDIR(info.st_mode):
                     trash = f".tmp/trash-{secrets.token_hex(8)}"
-                    os.rename(name, trash, src_dir_fd=folder, dst_dir_fd=self._root)
-                    remove_tree(trash, parent=self._root, proc=self._proc)
+                    os.rename(name, trash, src_dir_fd=folder, dst_dir_fd=self.handle)
+                    remove_tree(trash, parent=self.handle, proc=self.proc)
                 else:
                     os.unlink(name, dir_fd=folder)
             except OSError as error:
@@ -231,15 +231,15 @@ class Workspace:
 
     def remove(self) -> None:
         """Delete the whole folder."""
-        os.close(self._root)
-        remove_tree(self.root, proc=self._proc)
+        os.close(self.handle)
+        remove_tree(self.root, proc=self.proc)
 
     # Walking
 
     @contextmanager
     def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
         *folders, name = split_path(path)
-        fd = os.dup(self._root)
+        fd = os.dup(self.handle)
         try:
             for folder in folders:
                 if make:
@@ -282,7 +282,7 @@ class Workspace:
                     os.close(fd)
 
     def _descend(self, prefix: str) -> int:
-        fd = os.open(".", _DIR, dir_fd=self._root)
+        fd = os.open(".", _DIR, dir_fd=self.handle)
         for name in prefix.split("/")[:-1]:
             try:
                 inner = os.open(name, _DIR, dir_fd=fd)

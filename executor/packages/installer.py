@@ -69,7 +69,7 @@ class Installer:
         self._lists = Lists(settings.package_allow, settings.package_deny)
         clients: tuple[Client, ...] = (Pip(), Npm())
         self._clients = {client.language: client for client in clients}
-        folder = Path(settings.state_dir).expanduser().absolute() / "packages" if settings.state_dir else None
+        folder = Path(settings.work_dir).expanduser().absolute() / "packages" if settings.work_dir else None
         self._store = Store(folder, max_bytes=settings.package_cache_mb * 1_000_000)
         self._storing = asyncio.Lock()
         self._places = asyncio.Semaphore(AT_ONCE)

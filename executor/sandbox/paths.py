@@ -47,6 +47,18 @@ def interpreter_paths() -> list[str]:
     return list(dict.fromkeys(path for path in found if os.path.isdir(path)))
 
 
+def must_be_hidden(folders: Iterable[str], setting: str, asked: Iterable[str] = ()) -> None:
+    """Raises SettingsError where one of the folders is below what guests may read: the system's, or `asked`."""
+    for path in asked or (*_SYSTEM, *interpreter_paths()):
+        real = os.path.realpath(path)
+        for hidden in map(os.path.realpath, folders):
+            if hidden == real or hidden.startswith(real.rstrip("/") + "/"):
+                raise SettingsError(
+                    f"{setting}={hidden}: sessions may read {path}, so it would show them each other. Choose a folder "
+                    "outside of it."
+                )
+
+
 def readable(extra: Iterable[str], *, secret: Iterable[str]) -> tuple[list[Grant], list[tuple[str, str]]]:
     """Grants on everything that a guest may read, and links of (path, target) that lead there.
 
@@ -54,14 +66,7 @@ def readable(extra: Iterable[str], *, secret: Iterable[str]) -> tuple[list[Grant
     sessions, the server's state) would be readable with it.
     """
     asked = [*_SYSTEM, *interpreter_paths(), *extra]
-    for path in asked:
-        real = os.path.realpath(path)
-        for hidden in map(os.path.realpath, secret):
-            if hidden == real or hidden.startswith(real.rstrip("/") + "/"):
-                raise SettingsError(
-                    f"STATE_DIR={hidden}: sessions may read {path}, so it would show them each other. Choose a folder "
-                    "outside of it."
-                )
+    must_be_hidden(secret, "WORK_DIR", asked)
     found = grants(asked, landlock.RUN) + grants(_ETC, landlock.READ)
     found += grants((*_PROC, *_SYS, *_READABLE_DEVICES), landlock.READ) + grants(_WRITABLE_DEVICES, landlock.DEVICE)
     links = [(path, os.path.realpath(path)) for path in (*asked, *_ETC) if os.path.realpath(path) != path]

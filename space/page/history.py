@@ -30,16 +30,16 @@ def history_tab(
     rows = gr.HTML(elem_id="history", js_on_load=ON_CLICK, apply_default_css=False)
     refresh = gr.Button("Refresh", size="sm", elem_id="history-refresh")
 
-    def entries_of(visitor: Visitor | None, chosen: str | None) -> Sequence[HistoryEntry]:
+    async def entries_of(visitor: Visitor | None, chosen: str | None) -> Sequence[HistoryEntry]:
         if visitor is None or not chosen or not visitor.may_reach(chosen):
             return ()
-        return executor.history(chosen, **visitor.caller())
+        return await executor.history(chosen, **visitor.caller())
 
     async def show(visitor: Visitor | None, chosen: str | None) -> tuple[str, str]:
         if visitor is None:
             return status_line("bad", NOT_OPENED), ""
         try:
-            listed = entries_of(visitor, chosen)
+            listed = await entries_of(visitor, chosen)
         except ExecutorError as error:
             return status_line("bad", sentence_of(error)), ""
         if not listed:
@@ -50,7 +50,7 @@ def history_tab(
     async def fetch(visitor: Visitor | None, chosen: str | None, event: gr.EventData) -> tuple[Any, ...]:
         execution_id = said(event, "name")
         try:
-            for entry in entries_of(visitor, chosen):
+            for entry in await entries_of(visitor, chosen):
                 if entry.result.execution_id == execution_id:
                     return entry.language, entry.code, gr.Tabs(selected="run"), ""
             sentence = "That execution is no longer remembered. Press Refresh."

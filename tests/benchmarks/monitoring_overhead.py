@@ -81,7 +81,7 @@ async def compare_real(count: int, rounds: int) -> tuple[float, float]:
     on, off = [], []
     with TemporaryDirectory() as folder:
         settings = Settings(
-            log_format="json", access_key="an-access-key", log_salt="salty", state_dir=folder, allow_weak_sandbox=True
+            log_format="json", access_key="an-access-key", log_salt="salty", work_dir=folder, allow_weak_sandbox=True
         )
         with (Path(folder) / "log").open("w") as stream:
             handler = monitoring.configure(settings, stream=stream)

@@ -60,7 +60,7 @@ class RunningSpace:
             process = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=cwd,
-                env=environment(PORT=str(port), **settings),
+                env=environment(**{"PORT": str(port), "STATE_DIR": str(folder / f"state-{port}"), **settings}),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

@@ -40,7 +40,7 @@ async def call_until_cut_off(space: RunningSpace, command: str) -> None:
 async def test_as_a_script_it_stops_cleanly_and_leaves_no_process(tmp_path: Path) -> None:
     state = tmp_path / "state"
     running = await asyncio.to_thread(
-        RunningSpace.start, tmp_path, command=(str(ROOT / "space" / "app.py"),), cwd=tmp_path, STATE_DIR=str(state)
+        RunningSpace.start, tmp_path, command=(str(ROOT / "space" / "app.py"),), cwd=tmp_path, WORK_DIR=str(state)
     )
     caller = asyncio.create_task(call_until_cut_off(running, "sleep 987654"))
     for _ in range(200):
@@ -82,6 +82,7 @@ async def test_imported_and_launched_by_somebody_else_it_is_the_same_app(tmp_pat
         ({"MAX_SESSIONS": "0"}, "MAX_SESSIONS=0"),
         ({"TOOLS": "execute_python_code,run_ruby"}, "run_ruby"),
         ({"STATE_DIR": "/dev/null/x"}, "STATE_DIR"),
+        ({"WORK_DIR": "/dev/null/x"}, "WORK_DIR"),
     ],
 )
 def test_a_bad_setting_stops_the_start_with_one_sentence(settings: dict[str, str], words: str) -> None:

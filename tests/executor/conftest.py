@@ -34,7 +34,7 @@ class Caller:
 def settings(tmp_path_factory, **overrides):
     """Settings for a test: nothing of the environment, a state folder of its own."""
     values = {
-        "state_dir": str(tmp_path_factory.mktemp("state")),
+        "work_dir": str(tmp_path_factory.mktemp("state")),
         "security_policy": "off",
         "allow_weak_sandbox": True,
         "max_sessions": 20,

@@ -116,7 +116,7 @@ async def test_closing_ends_what_runs_and_leaves_nothing(make_settings):
         left = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[-1].startswith("515")]
         assert left == []
         async with asyncio.timeout(10):
-            while os.listdir(os.path.join(settings.state_dir, "sessions")):
+            while os.listdir(os.path.join(settings.work_dir, "sessions")):
                 await asyncio.sleep(0.02)
         with pytest.raises(NoSuchSession, match="closed"):
             executor.session(session.id, owner="a")
@@ -151,7 +151,7 @@ async def test_a_session_whose_leader_is_killed_is_reported_and_leaves_nothing(m
         with pytest.raises(NoSuchSession, match="ended unexpectedly"):
             executor.session(first.session_id, owner="a", conversation="x")
         async with asyncio.timeout(10):
-            while len(os.listdir(os.path.join(settings.state_dir, "sessions"))) > 1:
+            while len(os.listdir(os.path.join(settings.work_dir, "sessions"))) > 1:
                 await asyncio.sleep(0.05)
 
 
@@ -179,7 +179,7 @@ async def test_no_guest_finds_the_name_of_anothers_folder_in_its_own_memory(make
     async with Executor(settings) as executor:
         for owner in ("a", "b"):
             await executor.create_session(owner=owner)
-        names = os.listdir(os.path.join(settings.state_dir, "sessions"))
+        names = os.listdir(os.path.join(settings.work_dir, "sessions"))
         last = await executor.create_session(owner="c")
         hashes = {hashlib.sha256(name.encode()).hexdigest() for name in names}
         # the search finds what is there: a control that it can find anything at all

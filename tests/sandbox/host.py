@@ -245,7 +245,7 @@ class Confined:
             change_layers(layers)
         weak = not layers.get("landlock", True)
         settings = Settings(
-            state_dir=str(victim.state), security_policy="off", max_sessions=40, allow_weak_sandbox=weak, **LIMITS
+            work_dir=str(victim.state), security_policy="off", max_sessions=40, allow_weak_sandbox=weak, **LIMITS
         )
         executor = Executor(settings)
         await executor.start()

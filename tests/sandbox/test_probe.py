@@ -57,7 +57,7 @@ def test_this_machine_reaches_the_level_that_its_layers_allow(tmp_path):
 
 
 def test_a_state_folder_that_guests_could_read_stops_the_start(tmp_path):
-    with pytest.raises(SettingsError, match="STATE_DIR"):
+    with pytest.raises(SettingsError, match="WORK_DIR"):
         Sandbox.prepare(LIMITS, state=str(tmp_path / "state"), extra=[str(tmp_path)])
 
 

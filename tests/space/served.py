@@ -55,7 +55,7 @@ class Served:
 @asynccontextmanager
 async def served(folder: Path, **overrides: Any) -> AsyncIterator[Served]:
     """Serve until the context ends."""
-    values: dict[str, Any] = {"state_dir": str(folder), "security_policy": "off", "allow_weak_sandbox": True}
+    values: dict[str, Any] = {"work_dir": str(folder), "security_policy": "off", "allow_weak_sandbox": True}
     settings = Settings(**(values | overrides))
     async with Executor(settings) as executor:
         links = Links(settings)

@@ -96,7 +96,7 @@ async def test_another_session_gets_a_copy_of_its_own_only_when_it_asks(executor
 async def test_no_session_reaches_the_store(executor, caller, index):
     wheel(index, "greeting", "1.2")
     await install(caller, "greeting")
-    store = Path(executor.settings.state_dir, "packages")
+    store = Path(executor.settings.work_dir, "packages")
     kept = [path for path in store.rglob("greeting.py") if path.is_file()]
     assert kept
     for code in (
@@ -223,7 +223,7 @@ async def test_limits_of_size_and_number_hold(make_settings, index):
             assert "at most 2 MB of packages" in reasons(report)[name]
         assert (await install("small")).success
         assert "at most 1 may be named" in reasons(await install("small2"))["small2"]
-        stages = list(Path(executor.settings.state_dir, "packages").glob("stage-*"))
+        stages = list(Path(executor.settings.work_dir, "packages").glob("stage-*"))
         assert stages == []
 
 
@@ -305,7 +305,7 @@ async def test_time_runs_out_and_a_cancel_ends_it_without_a_trace(make_settings,
             report = await install("greeting")
             assert "not fetched within 3 s" in reasons(report)["greeting"]
             assert not clients()
-            store = Path(executor.settings.state_dir, "packages")
+            store = Path(executor.settings.work_dir, "packages")
             await until(lambda: not list(store.glob("stage-*")))
 
 

@@ -22,7 +22,7 @@ VISITOR = Visitor("page:tester", "page")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def executor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Executor]:
     state = str(tmp_path_factory.mktemp("state"))
-    async with Executor(Settings(state_dir=state, allow_weak_sandbox=True)) as running:
+    async with Executor(Settings(work_dir=state, allow_weak_sandbox=True)) as running:
         yield running
 
 

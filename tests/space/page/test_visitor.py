@@ -53,7 +53,7 @@ def test_a_changed_link_is_told_and_the_page_is_its_own(links: Links) -> None:
 
 
 async def test_without_identity_a_link_reaches_its_session_and_those_made_on_the_page(links: Links, tmp_path) -> None:
-    async with Executor(Settings(state_dir=str(tmp_path), allow_weak_sandbox=True)) as executor:
+    async with Executor(Settings(work_dir=str(tmp_path), allow_weak_sandbox=True)) as executor:
         mine = await executor.create_session(owner="anonymous")
         foreign = await executor.create_session(owner="anonymous")
         visitor, _ = visitor_of(links, token_of(links, Grant("anonymous", None, mine.id)), KEY)

@@ -1,0 +1,257 @@
+"""States: what the interpreters of one session have saved, and who still has to take it over.
+
+A state is good from its trial on. It serves twice: a snapshot of the folder carries it to wherever the session goes on,
+and where an interpreter dies under the guest's code, the next one starts from it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from executor.errors import Busy
+from executor.languages import channel
+from executor.languages.channel import ProtocolError, StateHead
+from executor.local.crew import NAMES, Crew
+from executor.local.guard import Guard
+from executor.local.loop import Loop
+from executor.local.saving import Saving, State, read_head, remove, state_path
+from executor.local.worker import Program, Worker
+from executor.local.workspace import Workspace
+from executor.results import LANGUAGES, Language
+
+SHOWN = 8
+"""Names in a sentence."""
+
+_NEVER = float("inf")
+
+Reply = Callable[[list[State] | Busy], None]
+
+
+class States:
+    """Lives in the leader, which tells it of cells, workers and deaths."""
+
+    def __init__(
+        self,
+        *,
+        workspace: Workspace,
+        crew: Crew,
+        guard: Guard,
+        loop: Loop,
+        programs: dict[Language, Program],
+        running: Callable[[], Language | None],
+    ) -> None:
+        """`running` is the language of the cell under way."""
+        self._workspace = workspace
+        self._crew = crew
+        self._guard = guard
+        self._loop = loop
+        self._programs = programs
+        self._running = running
+        self._good: dict[Language, State] = {}
+        self._changed: dict[Language, int] = {}
+        self._saving: Saving | None = None
+        self._restoring: dict[int, Language] = {}  # pid of a worker that takes a state over
+        self._awaited: tuple[Language, Reply] | None = None
+        self._notices: list[str] = []
+
+    # For the leader's loop
+
+    def next_step(self) -> float:
+        """When `step` is due, monotonic seconds."""
+        return _NEVER if self._saving is None or self._saving.over else self._saving.next
+
+    def step(self, now: float) -> None:
+        """Go on with what is being saved."""
+        if self._saving is not None:
+            self._saving.step(now)
+
+    def reaped(self, pids: set[int]) -> None:
+        """Children of the leader's have ended."""
+        if self._saving is not None:
+            self._saving.reaped(pids)
+
+    def give_way(self) -> bool:
+        """Stop what is being saved, as it may be what passed a limit; False where nothing is."""
+        if self._saving is None or self._saving.over:
+            return False
+        self._saving.stop("The session had no memory left to save it.")
+        return True
+
+    # Saving
+
+    def cell_began(self, language: Language, number: int) -> None:
+        """From now on the language's state may differ from what was saved."""
+        self._changed[language] = number
+
+    def save(self, limit: int, reply: Reply) -> None:
+        """Save what may have changed; `reply` hears of it. Raises Busy."""
+        if self._running() is not None or (self._saving is not None and not self._saving.over):
+            raise Busy("The session is at work. Try again when its code has ended.")
+        changed, self._changed = self._changed, {}
+        order: list[tuple[Language, int]] = []
+        files: list[State] = []
+        for language, number in changed.items():
+            worker = self._crew.known(language)
+            if language == "bash":
+                files.append(State(language, self._shell_head(), cell=number))
+            elif worker is not None and worker.ready:
+                order.append((language, number))
+            elif language not in self._good:
+                files.append(State(language, None, f"The {NAMES[language]} process had ended.", cell=number))
+
+        def done(states: list[State] | Busy) -> None:
+            if isinstance(states, Busy):
+                # what was not saved is to be saved, still
+                self._changed = {**changed, **self._changed}
+                reply(states)
+                return
+            for state in (*states, *files):
+                self._keep(state)
+            reply([*states, *files])
+
+        self._saving = Saving(
+            order,
+            limit=limit,
+            workspace=self._workspace,
+            crew=self._crew,
+            guard=self._guard,
+            loop=self._loop,
+            programs=self._programs,
+            busy=lambda language: self._running() == language,
+            done=done,
+        )
+        self._saving.step(time.monotonic())
+
+    def _keep(self, state: State) -> None:
+        if state.head is not None and state.language != "bash":
+            self._good[state.language] = state
+        else:
+            self._good.pop(state.language, None)
+
+    def _shell_head(self) -> StateHead | None:
+        return self._programs["bash"].interpreter().state()
+
+    # Restoring
+
+    def restore(self, languages: Sequence[Language], numbers: Mapping[Language, int], reply: Reply) -> None:
+        """Take over what the folder's state files hold: Python's now, others' when they are first used."""
+        states = []
+        for language in languages:
+            if language not in LANGUAGES:
+                continue
+            if language == "bash":
+                states.append(State(language, self._shell_head()))
+                continue
+            try:
+                head = read_head(self._workspace, state_path(language))
+            except ProtocolError as error:
+                head, problem = None, f"Its state file is damaged: {error}"
+            else:
+                problem = "" if head else "Its state file is gone."
+            state = State(language, head, problem, cell=numbers.get(language, 0))
+            states.append(state)
+            self._keep(state)
+        if "python" not in self._good:
+            reply(states)
+            return
+
+        def answer(found: list[State] | Busy) -> None:
+            assert isinstance(found, list)
+            reply([*found, *(state for state in states if state.language != "python")])
+
+        self._awaited = "python", answer
+        worker = self._crew.known("python")
+        if worker is not None and worker.ready:
+            self.on_ready(worker)
+
+    def on_ready(self, worker: Worker) -> bool:
+        """A worker can take its first cell; False where it first has a state to take over."""
+        state = self._good.get(worker.language)
+        if state is None:
+            return True
+        order = worker.speaker.restore(str(worker.pid), state_path(worker.language))
+        if order is None:
+            return True
+        self._restoring[worker.pid] = worker.language
+        self._crew.send(worker, order)
+        return False
+
+    def is_restoring(self, worker: Worker) -> bool:
+        """Whether a worker has a state to take over before it can take a cell."""
+        return worker.pid in self._restoring
+
+    def on_restored(self, worker: Worker, event: channel.Restored) -> None:
+        """A worker has taken over its state, or failed to."""
+        if self._restoring.pop(worker.pid, None) is None or event["id"] != str(worker.pid):
+            return
+        if event["problem"]:
+            self._fail(worker.language, event["problem"])
+            return
+        state = self._good[worker.language]
+        assert state.head is not None
+        known = {lost["name"] for lost in state.head.lost}
+        more = [lost for lost in event["lost"] if lost["name"] not in known]
+        head = StateHead(tuple(event["names"]), (*state.head.lost, *more), "", state.head.versions)
+        taken = self._good[worker.language] = State(worker.language, head, cell=state.cell)
+        taken.at = state.at
+        if more and not self._is_awaited(worker.language):
+            self._notices.append(f"{NAMES[worker.language]} could not take over all of its state; {_lost(more)}")
+        self._answer(taken)
+
+    def died(self, worker_pid: int, language: Language, *, starve: bool) -> str:
+        """A worker ended: a sentence on what the next one starts from, empty where that is nothing.
+
+        `starve`: it was its variables that took too much memory, so they must not come back.
+        """
+        if self._restoring.pop(worker_pid, None) is not None:
+            self._fail(language, "The process ended while it took over its state.")
+            return ""
+        if starve:
+            self._drop(language)
+        state = self._good.get(language)
+        if state is None or state.head is None:
+            return ""
+        after = f"as they were after cell {state.cell}" if state.cell else "as the snapshot has them"
+        seconds = time.monotonic() - state.at
+        said = f"Its variables come back {after}, saved {seconds:.0f} s ago: {_names(state.head.names)}."
+        if state.head.lost:
+            said += f" {_lost(state.head.lost)[:1].upper()}{_lost(state.head.lost)[1:]}"
+        return said
+
+    def notices(self) -> list[str]:
+        """What the next cell has to be told."""
+        told, self._notices = self._notices, []
+        return told
+
+    def _fail(self, language: Language, problem: str) -> None:
+        self._drop(language)
+        if self._is_awaited(language):
+            self._answer(State(language, None, problem))
+        else:
+            self._notices.append(f"The variables of {NAMES[language]} could not be brought back: {problem}")
+
+    def _drop(self, language: Language) -> None:
+        if self._good.pop(language, None) is not None:
+            remove(self._workspace, state_path(language))
+
+    def _is_awaited(self, language: Language) -> bool:
+        return self._awaited is not None and self._awaited[0] == language
+
+    def _answer(self, state: State) -> None:
+        if self._awaited is not None and self._awaited[0] == state.language:
+            (_, reply), self._awaited = self._awaited, None
+            reply([state])
+
+
+def _names(names: Sequence[str]) -> str:
+    if not names:
+        return "none"
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+
+
+def _lost(lost: Sequence[channel.LostName]) -> str:
+    told = [f"{name['name']} ({name['reason']})" for name in lost[:SHOWN]]
+    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    return f"lost: {', '.join(told)}{more}."

@@ -1,0 +1,340 @@
+"""Snapshots: when a session is saved, what its snapshot says about it, and how a session comes back from one.
+
+A session is saved when it has been idle for `SNAPSHOT_AFTER` seconds after a change, and one that is never idle between
+two of its cells, `SNAPSHOT_EVERY` seconds after its last snapshot: a cell then waits for no more than the fork in which
+its interpreter copies itself. The interpreters write and read their states inside of the sandbox; here they are bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from executor.backend import Backend, SessionRef
+from executor.errors import Busy, ExecutorError, NoSnapshot, StoreFailed
+from executor.events import Bus, Fault, SnapshotFailed, SnapshotTaken
+from executor.results import LANGUAGES, ExecutionResult, HistoryEntry, LanguageState, Lost
+from executor.sessions import Session, SessionTable, SnapshotState, history_of
+from executor.settings import Settings
+from executor.store import Record, Snapshot, Store
+from executor.tasks import Tasks
+
+LOOK_EVERY = 0.25
+"""Seconds between two looks for sessions that are to be saved."""
+
+AT_ONCE = 2
+RETRY_AFTER = 10.0
+"""Seconds after which a session that could not be saved is tried again."""
+
+BEGIN_SECONDS = 10.0
+"""Seconds in which interpreters must have been asked for their state."""
+
+
+class Snapshots:
+    """The snapshots of one executor's sessions, in one store."""
+
+    def __init__(self, settings: Settings, backend: Backend, *, table: SessionTable, bus: Bus, tasks: Tasks) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._table = table
+        self._bus = bus
+        self._tasks = tasks
+        folder = Path(settings.state_dir).expanduser().absolute() if settings.state_dir else backend.scratch / "store"
+        self._store = Store(folder, max_bytes=settings.store_max_mb << 20, publish=bus.publish)
+        self._few = asyncio.Semaphore(AT_ONCE)
+        self._looker: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Find the sessions of former servers again. Raises StoreFailed where there can be no store."""
+        for record in await self._store.open():
+            session = _session_of(record, self._settings)
+            if session is None:
+                self._bus.publish(Fault(where="store", detail="a snapshot says nothing useful about its session"))
+                continue
+            self._table.add(session)
+        self._looker = asyncio.create_task(self._look_on(), name="snapshots")
+
+    async def aclose(self) -> None:
+        """Stop; what was not saved is not saved."""
+        if self._looker is not None:
+            self._looker.cancel()
+        await self._store.aclose()
+
+    # Saving
+
+    async def take(self, session: Session, *, parked: bool = False) -> bool:
+        """Save a session; `parked` where nothing will come after it. False, and why is published, where it failed."""
+        snapshot = session.snapshot
+        async with snapshot.lock:
+            began = time.monotonic()
+            if session.ended or session.ref is None:
+                return False
+            dirty_since, snapshot.dirty_since = snapshot.dirty_since, None
+            try:
+                record = await self._save(session, session.ref, parked=parked)
+            except BaseException as error:
+                snapshot.dirty_since = dirty_since if dirty_since is not None else began
+                if not isinstance(error, ExecutorError):
+                    raise
+                snapshot.retry_at = time.monotonic() + (0.5 if isinstance(error, Busy) else RETRY_AFTER)
+                if not isinstance(error, Busy):
+                    failed = SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error))
+                    self._bus.publish(failed)
+                return False
+            snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
+            snapshot.clean = parked
+            lost = sum(len(state.lost) for state in snapshot.states.values()) + len(record.left_out)
+            self._bus.publish(
+                SnapshotTaken(
+                    session_id=session.id,
+                    owner=session.owner,
+                    seconds=time.monotonic() - began,
+                    size=record.bytes,
+                    written=record.written,
+                    lost=lost,
+                )
+            )
+            return True
+
+    async def _save(self, session: Session, ref: SessionRef, *, parked: bool) -> Record:
+        saving, executions = await self._ask(session, ref)
+        try:
+            states = await saving
+        except asyncio.CancelledError:
+            saving.cancel()
+            raise
+        found = {**session.snapshot.states, **{state.language: state for state in states}}
+        tree = await self._backend.tree(ref)
+        meta = _meta(session, found, executions=executions, parked=parked)
+        history = await asyncio.to_thread(_history_bytes, list(session.history))
+        record = await self._store.save(
+            session.id, meta, tree, lambda paths: self._backend.pack(ref, paths), history=history
+        )
+        session.snapshot.states, session.snapshot.executions = found, executions
+        return record
+
+    async def _ask(self, session: Session, ref: SessionRef) -> tuple[asyncio.Task[list[LanguageState]], int]:
+        """Between two cells: the work that the interpreters have begun, and how many cells came before it."""
+        begun = asyncio.Event()
+        async with session.turn:
+            saving = self._tasks.own(
+                self._backend.save(ref, limit=self._settings.snapshot_max_mb << 20, begun=begun.set)
+            )
+            waiting = asyncio.ensure_future(begun.wait())
+            try:
+                await asyncio.wait({saving, waiting}, timeout=BEGIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                saving.cancel()
+                raise
+            finally:
+                waiting.cancel()
+            return saving, session.executions
+
+    async def _look_on(self) -> None:
+        while True:
+            await asyncio.sleep(min(LOOK_EVERY, self._settings.snapshot_after / 2))
+            for session in self._table.live():
+                if self._is_due(session):
+                    self._tasks.own(self._take_one(session))
+
+    async def _take_one(self, session: Session) -> None:
+        async with self._few:
+            if self._is_due(session):
+                await self.take(session)
+
+    def _is_due(self, session: Session) -> bool:
+        snapshot, now = session.snapshot, time.monotonic()
+        if snapshot.dirty_since is None or snapshot.lock.locked() or now < snapshot.retry_at or session.life.locked():
+            return False
+        idle = session.running is None and not session.waiting
+        if idle and now - snapshot.changed_at >= self._settings.snapshot_after:
+            return True
+        # between two cells: its turn comes after the one that runs now
+        return now - snapshot.dirty_since >= self._settings.snapshot_every and not _runs_long(session)
+
+    # Coming back
+
+    async def bring_back(self, session: Session, ref: SessionRef) -> list[str]:
+        """Put a session's snapshot into the fresh backend session `ref`: sentences on what came back and what did not.
+
+        Raises StoreFailed where the store cannot be read now; what is lost for good is in the sentences.
+        """
+        try:
+            snapshot, parcel, history = await self._store.load(session.id)
+        except NoSnapshot:
+            session.snapshot = SnapshotState()
+            return ["The snapshot of this session is gone or damaged: its variables and files are lost."]
+        await self._backend.unpack(ref, parcel)
+        wanted = [language for language in LANGUAGES if language in session.snapshot.states]
+        states = await self._backend.restore(ref, wanted, session.numbers)
+        self._store.rebase(session.id, await self._backend.tree(ref))
+        if not session.history:
+            session.history.extend(_history_from(history))
+        said = _told(session, snapshot, states)
+        for state in states:
+            known = session.snapshot.states.get(state.language)
+            lost = {(name.name, name.type): name for name in (*(known.lost if known else ()), *state.lost)}
+            session.snapshot.states[state.language] = LanguageState(
+                state.language, state.names, tuple(lost.values()), state.problem
+            )
+        return said
+
+    async def history(self, session: Session) -> list[HistoryEntry]:
+        """What ran in a parked session."""
+        try:
+            _, parcel, history = await self._store.load(session.id)
+        except (NoSnapshot, StoreFailed):
+            return []
+        if close := getattr(parcel, "aclose", None):
+            await close()
+        return _history_from(history)
+
+    # Forgetting
+
+    async def delete(self, session: Session) -> None:
+        """Leave nothing of a session in the store."""
+        async with session.snapshot.lock:
+            await self._store.delete(session.id)
+
+    async def retire(self) -> list[Session]:
+        """The sessions whose snapshots have just been deleted, as they are too old or too many."""
+        live = {session.id for session in self._table.live()}
+        gone = await self._store.retire(older_than=self._settings.retention_days * 86_400, keep=live)
+        known = {session.id: session for session in self._table.all()}
+        return [known[session_id] for session_id, _, _ in gone if session_id in known]
+
+
+def _runs_long(session: Session) -> bool:
+    run = session.running
+    return run is not None and run.started_at is not None and time.monotonic() - run.started_at > 1.0
+
+
+def _meta(session: Session, states: Mapping[Any, LanguageState], *, executions: int, parked: bool) -> dict[str, Any]:
+    return {
+        "owner": session.owner,
+        "conversation": session.conversation,
+        "own": session.own,
+        "created_at": session.created_at,
+        "last_used": session.last_used,
+        "executions": executions,
+        "numbers": dict(session.numbers),
+        "parked": parked,
+        "states": [
+            {
+                "language": state.language,
+                "names": list(state.names),
+                "lost": [[lost.name, lost.type, lost.reason, lost.cell] for lost in state.lost],
+                "problem": state.problem,
+            }
+            for state in states.values()
+        ],
+    }
+
+
+def _session_of(record: Record, settings: Settings) -> Session | None:
+    """The parked session that a snapshot tells of; None where it makes no sense."""
+    meta = record.meta
+    try:
+        states = {
+            state["language"]: LanguageState(
+                state["language"],
+                tuple(state["names"]),
+                tuple(Lost(name, kind, why, state["language"], cell) for name, kind, why, cell in state["lost"]),
+                state["problem"],
+            )
+            for state in meta["states"]
+        }
+        return Session(
+            id=record.session_id,
+            owner=meta["owner"],
+            conversation=meta["conversation"],
+            own=meta["own"],
+            ref=None,
+            history=history_of(settings),
+            created_at=float(meta["created_at"]),
+            last_used=float(meta["last_used"]),
+            executions=int(meta["executions"]),
+            numbers={language: int(number) for language, number in meta["numbers"].items()},
+            snapshot=SnapshotState(
+                taken_at=record.taken_at,
+                bytes=record.bytes,
+                executions=int(meta["executions"]),
+                states=states,
+                clean=bool(meta["parked"]),
+            ),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> list[str]:
+    """What the next result says about a session that came back."""
+    said = []
+    when = time.strftime("%H:%M:%S UTC", time.gmtime(snapshot.taken_at))
+    if session.snapshot.clean:
+        said.append("This session was parked and is back.")
+    else:
+        said.append(
+            f"This session is back as it was at {when}, after {session.snapshot.executions} executions: its process or "
+            "the server ended unexpectedly. What ran later is lost and was not run again."
+        )
+    for state in states:
+        prefix = "" if state.language == "python" else f"{state.language}: "
+        if state.problem:
+            said.append(f"{prefix or 'python: '}its variables are lost: {state.problem}")
+            continue
+        parts = []
+        if state.names:
+            parts.append(f"restored: {_few(list(state.names))}")
+        known = session.snapshot.states.get(state.language)
+        lost = {name.name: name for name in (*(known.lost if known else ()), *state.lost)}
+        if lost:
+            parts.append(f"lost: {_few([_lost(name) for name in lost.values()])}")
+        if parts:
+            said.append(prefix + "; ".join(parts) + ".")
+    if snapshot.damaged:
+        said.append(f"Files that could not be read from the snapshot: {_few(snapshot.damaged)}.")
+    return said
+
+
+def _lost(name: Lost) -> str:
+    again = f": run cell {name.cell} again" if name.cell else ""
+    return f"{name.name} ({name.reason}){again}"
+
+
+def _few(texts: list[str], most: int = 30) -> str:
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def _history_bytes(history: list[HistoryEntry]) -> bytes:
+    return json.dumps(
+        [
+            {
+                "code": entry.code,
+                "language": entry.language,
+                "timestamp": entry.timestamp,
+                "result": entry.result.to_json(),
+            }
+            for entry in history
+        ]
+    ).encode()
+
+
+def _history_from(data: bytes) -> list[HistoryEntry]:
+    try:
+        return [
+            HistoryEntry(
+                code=entry["code"],
+                language=entry["language"],
+                timestamp=entry["timestamp"],
+                result=ExecutionResult.from_json(entry["result"]),
+            )
+            for entry in json.loads(data or b"[]")
+        ]
+    except (ValueError, KeyError, TypeError):
+        return []
