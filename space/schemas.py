@@ -197,3 +197,11 @@ EXPORT = _object(
     {"session_id": _TEXT, "format": {"enum": ["ipynb", "zip"]}, "url": _TEXT, "cells": _COUNT},
     ("session_id", "format", "url", "cells"),
 )
+
+VARIABLES = _object(
+    {
+        "session_id": _TEXT,
+        "variables": _list(_object({"name": _TEXT, "type": _TEXT, "summary": _TEXT}, ("name", "type"))),
+    },
+    ("session_id", "variables"),
+)

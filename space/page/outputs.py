@@ -111,6 +111,20 @@ def changed_variables(variables: Sequence[Variable]) -> str:
     )
 
 
+def all_variables(variables: Sequence[Variable]) -> str:
+    """Every variable that is known of a session, folded away."""
+    if not variables:
+        return ""
+    rows = "".join(
+        f"<tr><td><code>{_text(v.name)}</code></td><td>{_text(v.type)}</td><td>{_text(v.summary)}</td></tr>"
+        for v in variables
+    )
+    return (
+        f'<details class="ci-variables"><summary>All variables: {len(variables)}</summary>'
+        f'<div class="ci-wide"><table class="ci-table"><tbody>{rows}</tbody></table></div></details>'
+    )
+
+
 def frame(markup: str) -> str:
     """Guest HTML in a frame of no origin: no script runs, nothing is loaded, nothing outside of it can be reached."""
     page = (

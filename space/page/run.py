@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import gradio as gr
 
 from executor import Executor, ExecutorError, Settings
+from executor.results import Variable
 from space.links import Links
 from space.page import execution
 from space.page.examples import EXAMPLES
 from space.page.execution import Progress
-from space.page.outputs import changed_variables, displays, finished_screen, new_files, running_screen, status_line
+from space.page.outputs import (
+    all_variables,
+    changed_variables,
+    displays,
+    finished_screen,
+    new_files,
+    running_screen,
+    status_line,
+)
 from space.page.sessions import PRIVATE, choices, sentence_of
 from space.page.visitor import NOT_OPENED, Visitor
+from space.variables import known_variables
 
 _EDITOR: dict[str, Literal["python", "javascript", "shell"]] = {
     "python": "python",
@@ -76,7 +87,7 @@ def run_tab(executor: Executor, settings: Settings, links: Links, visitor: gr.St
         label="Examples",
     )
 
-    def show(progress: Progress, visitor: Visitor, session_id: str, last: int) -> tuple[str, Any]:
+    async def show(progress: Progress, visitor: Visitor, session_id: str, last: int) -> tuple[str, Any]:
         def link(path: str) -> str:
             return links.file(visitor.grant(session_id), path)
 
@@ -87,7 +98,11 @@ def run_tab(executor: Executor, settings: Settings, links: Links, visitor: gr.St
         drawn = {output.picture.path for output in result.outputs if output.picture}
         files = new_files([file for file in result.files if file.path not in drawn], link)
         rich = displays(result.outputs, link, key=result.execution_id)
-        return finished_screen(result), files + rich + changed_variables(result.variables)
+        known: Sequence[Variable] = ()
+        with contextlib.suppress(ExecutorError):  # the session may have ended with its last cell
+            known = known_variables(await executor.history(session_id, **visitor.caller()))
+        told = changed_variables(result.variables) + all_variables(known)
+        return finished_screen(result), files + rich + told
 
     async def run_code(
         visitor: Visitor | None, chosen: str | None, language: str, code: str, timeout: float | None
@@ -102,7 +117,7 @@ def run_tab(executor: Executor, settings: Settings, links: Links, visitor: gr.St
             async for progress in execution.run(
                 executor, visitor, session_id, code=code, language=language, timeout=timeout or None
             ):
-                yield *show(progress, visitor, session_id, last), gr.skip()
+                yield *await show(progress, visitor, session_id, last), gr.skip()
                 last = len(progress.outputs)
         except ExecutorError as error:
             yield status_line("bad", sentence_of(error)), "", choices(executor, visitor, chosen or "")
@@ -119,7 +134,7 @@ def run_tab(executor: Executor, settings: Settings, links: Links, visitor: gr.St
             yield running_screen(()), "", gr.skip()
             last = 0
             async for progress in execution.follow(executor, visitor, chosen, running):
-                yield *show(progress, visitor, chosen, last), gr.skip()
+                yield *await show(progress, visitor, chosen, last), gr.skip()
                 last = len(progress.outputs)
         except ExecutorError as error:
             yield status_line("bad", sentence_of(error)), "", gr.skip()

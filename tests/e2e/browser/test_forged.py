@@ -80,7 +80,7 @@ def test_anothers_session_is_no_session(raw: Raw, page_space: RunningSpace) -> N
         ("run", "click", [None, mine, "python", "print(secret)", 30]),
         ("files-refresh", "click", [None, mine]),
         ("close-session", "click", [None, mine]),
-        ("save-notebook", "click", [None, mine]),
+        ("history-refresh", "click", [None, mine]),
         ("history", "select", [None, mine]),
         ("stop", "click", [None, mine]),
     ):

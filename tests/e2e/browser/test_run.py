@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,14 @@ def test_a_table_is_shown_in_a_frame(page: Page) -> None:
 
 
 def test_the_variables_that_a_cell_made_are_listed(page: Page) -> None:
+    run(page, "before = 1")
     run(page, "answer = 42\nnames = ['a', 'b']")
     shown(page).get_by_text("Variables, new or changed: 2").click()
-    expect(shown(page).locator(".ci-variables tr", has_text="answer")).to_contain_text("42")
-    expect(shown(page).locator(".ci-variables tr", has_text="names")).to_contain_text("list")
+    changed, known = shown(page).locator(".ci-variables").all()
+    expect(changed.locator("tr", has_text="answer")).to_contain_text("42")
+    expect(changed.locator("tr", has_text="names")).to_contain_text("list")
+    known.get_by_text("All variables: 3").click()
+    expect(known.locator("tr", has_text="before")).to_contain_text("int")
 
 
 def test_an_error_is_shown_with_its_line(page: Page) -> None:
@@ -217,10 +222,13 @@ def test_history_runs_again_and_goes_along_as_a_notebook(page: Page, tmp_path: P
     download.value.save_as(target)
     assert target.suffix == ".ipynb"
     notebook = json.loads(target.read_text(encoding="utf-8"))
-    assert [cell["source"].split("\n")[0] for cell in notebook["cells"]][2] == "%%bash"
-    assert notebook["cells"][0]["outputs"][0]["text"] == "run number 1\n"
-    assert any("image/png" in output.get("data", {}) for output in notebook["cells"][1]["outputs"])
-    open_tab(page, "History")
+    assert [cell["source"].split("\n")[0] for cell in notebook["cells"]][3] == "%%bash"
+    assert notebook["cells"][1]["outputs"][0]["text"] == "run number 1\n"
+    assert any("image/png" in output.get("data", {}) for output in notebook["cells"][2]["outputs"])
+    with page.expect_download() as whole:
+        page.locator("#save-session").click()
+    with zipfile.ZipFile(whole.value.path()) as archive:
+        assert set(archive.namelist()) == {"session.ipynb", "plots/1.png"}
     entries.last.get_by_role("button", name="Run again").click()
     expect(screen(page)).to_contain_text("run number 2")
     expect(page.get_by_role("radio", name="Python", exact=True)).to_be_checked()
