@@ -1,0 +1,173 @@
+"""Sessions that are parked, woken, found again after a restart, and what their owners are told of it."""
+
+import asyncio
+import os
+import signal
+
+import psutil
+import pytest
+
+from executor import Busy, Executor, NoSuchSession
+from executor.events import SessionClosed, SessionParked, SessionRestored, SnapshotTaken
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def run(executor, code, language="python", **kwargs):
+    return await executor.execute(code, language=language, **kwargs)
+
+
+async def until(condition, seconds=15):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def settings(make_settings, tmp_path):
+    values = {"state_dir": str(tmp_path / "kept"), "snapshot_after": 0.1, "spare_sessions": 0}
+    return lambda **overrides: make_settings(**(values | overrides))
+
+
+async def test_over_the_cap_a_session_is_parked_and_its_next_call_brings_everything_back(settings):
+    events = []
+    async with Executor(settings(max_sessions=1)) as executor:
+        executor.bus.subscribe(events.append)
+        a = {"owner": "a", "conversation": "1"}
+        await run(executor, "import json\nx = [1]\ny = x\ndef f():\n    return len(x)\nopen('f.txt', 'w').write('hi')", **a)
+        await run(executor, "v=5; g() { echo fun; }; cd /tmp; cd - >/dev/null; mkdir -p sub; cd sub", "bash", **a)
+        await run(executor, "let n = {a: [1, 2]}", "javascript", **a)
+        await run(executor, "1", owner="b")
+        (session,) = executor.list_sessions(**a)
+        assert session.state == "parked" and session.snapshot_bytes > 0 and {"x", "y"} <= set(session.names)
+        result = await run(executor, "y.append(2); print(f(), open('f.txt').read(), json.dumps(x))", **a)
+        assert result.stdout == "2 hi [1, 2]\n" and result.session_id == session.id
+        assert "parked and is back" in result.notices[0] and "restored: " in " ".join(result.notices)
+        assert (await run(executor, "echo $v; g; basename $PWD", "bash", **a)).stdout == "5\nfun\nsub\n"
+        assert "[ 1, 2 ]" in str((await run(executor, "n.a", "javascript", **a)).outputs)
+    assert [e.reason for e in events if isinstance(e, SessionParked)][:2] == ["room", "room"]
+    assert len([e for e in events if isinstance(e, SessionRestored)]) == 1
+
+
+async def test_what_cannot_be_kept_is_named_with_its_reason_and_cell(settings):
+    async with Executor(settings(max_sessions=1)) as executor:
+        a = {"owner": "a", "conversation": "1"}
+        await run(executor, "import socket\ns = socket.socketpair()[0]\nkept = 1", **a)
+        await run(executor, "1", owner="b")
+        result = await run(executor, "print(kept, 's' in globals())", **a)
+        assert result.stdout == "1 False\n"
+        said = " ".join(result.notices)
+        assert "lost: s (" in said and "socket" in said and "run cell 1 again" in said
+
+
+async def test_an_idle_session_is_parked_and_its_processes_end(settings):
+    async with Executor(settings(park_after=1)) as executor:
+        before = {p.pid for p in psutil.Process().children(recursive=True)}
+        a = {"owner": "a", "conversation": "1"}
+        await run(executor, "x = 1", **a)
+        await until(lambda: executor.list_sessions(**a)[0].state == "parked")
+        assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
+        assert [entry.code for entry in await executor.history(executor.list_sessions(**a)[0].id, **a)] == ["x = 1"]
+        assert (await run(executor, "print(x)", **a)).stdout == "1\n"
+        assert len(await executor.history(executor.list_sessions(**a)[0].id, **a)) == 2
+
+
+async def test_after_a_stop_and_a_start_sessions_are_there_under_the_same_ids_and_owners(settings):
+    a = {"owner": "a", "conversation": "1"}
+    chosen = settings()
+    async with Executor(chosen) as executor:
+        first = await run(executor, "x = 41; open('f', 'w').write('data')", **a)
+        other = await executor.create_session(owner="b")
+        await run(executor, "y = 2", owner="b", session_id=other.id)
+    async with Executor(chosen) as executor:
+        assert [s.id for s in executor.list_sessions(**a)] == [first.session_id]
+        with pytest.raises(NoSuchSession):
+            executor.session(first.session_id, owner="b")
+        result = await run(executor, "print(x + 1, open('f').read())", **a)
+        assert (result.stdout, result.session_id) == ("42 data\n", first.session_id)
+        assert (await run(executor, "print(y)", owner="b", session_id=other.id)).stdout == "2\n"
+        assert [entry.code for entry in await executor.history(other.id, owner="b")] == ["y = 2", "print(y)"]
+
+
+async def test_a_session_whose_processes_are_killed_goes_on_from_its_snapshot_and_says_so(settings):
+    events = []
+    async with Executor(settings()) as executor:
+        executor.bus.subscribe(events.append)
+        a = {"owner": "a", "conversation": "1"}
+        await run(executor, "x = 1", **a)
+        await until(lambda: any(isinstance(e, SnapshotTaken) for e in events))
+        working = asyncio.create_task(run(executor, "x = 2\nimport time; time.sleep(99)", **a))
+        await asyncio.sleep(0.3)
+        zygote = next(p for p in psutil.Process().children() if "zygote" in " ".join(p.cmdline()))
+        for leader in zygote.children():
+            os.kill(leader.pid, signal.SIGKILL)
+        result = await working
+        assert result.status == "lost" and "as it was at" in " ".join(result.notices)
+        again = await run(executor, "print(x)", **a)
+        assert again.stdout == "1\n" and "ended unexpectedly" in again.notices[0]
+        assert "not run again" in again.notices[0]
+
+
+async def test_a_worker_that_crashes_is_replaced_by_one_with_the_variables_of_the_last_snapshot(settings):
+    events = []
+    async with Executor(settings()) as executor:
+        executor.bus.subscribe(events.append)
+        a = {"owner": "a", "conversation": "1"}
+        await run(executor, "x = 1", **a)
+        await until(lambda: any(isinstance(e, SnapshotTaken) for e in events))
+        crash = await run(executor, "x = 2\nimport os, signal; os.kill(os.getpid(), signal.SIGSEGV)", **a)
+        assert crash.status == "crashed" and "come back as they were after cell 1" in " ".join(crash.notices)
+        assert (await run(executor, "print(x)", **a)).stdout == "1\n"
+
+
+async def test_closing_a_session_leaves_nothing_of_it_in_the_store(settings, tmp_path):
+    async with Executor(settings(max_sessions=1)) as executor:
+        a = {"owner": "a", "conversation": "1"}
+        first = await run(executor, "secret = 'needle-in-the-store'", **a)
+        await run(executor, "1", owner="b")
+        assert executor.session(first.session_id, **a).state == "parked"
+        count = len(list((tmp_path / "kept").rglob("*")))
+        await executor.close_session(first.session_id, **a)
+        assert len(list((tmp_path / "kept").rglob("*"))) < count
+        with pytest.raises(NoSuchSession, match="closed"):
+            executor.session(first.session_id, **a)
+
+
+async def test_sessions_older_than_the_retention_are_deleted_and_counted(settings):
+    events = []
+    async with Executor(settings(retention_days=0.001)) as executor:
+        await run(executor, "x = 1", owner="a", conversation="1")
+    async with Executor(settings(retention_days=30)) as executor:
+        (session,) = executor.list_sessions(owner="a", conversation="1")
+    executor = Executor(settings(retention_days=0.001, park_after=1))
+    executor.bus.subscribe(events.append)
+    async with executor:
+        await until(lambda: not executor.list_sessions(owner="a", conversation="1"), 120)
+        with pytest.raises(NoSuchSession, match="longer than sessions are kept"):
+            executor.session(session.id, owner="a", conversation="1")
+    assert [e.reason for e in events if isinstance(e, SessionClosed)] == ["expired"]
+
+
+async def test_nothing_that_is_used_is_parked_and_a_full_machine_says_when_to_try_again(settings):
+    async with Executor(settings(max_sessions=1, queue_wait=0.3)) as executor:
+        a = {"owner": "a", "conversation": "1"}
+        working = asyncio.create_task(run(executor, "import time; time.sleep(1.5); print('done')", **a))
+        await asyncio.sleep(0.4)
+        with pytest.raises(Busy, match="Try again in"):
+            await run(executor, "1", owner="b")
+        assert (await working).stdout == "done\n"
+
+
+async def test_many_sessions_over_few_places_always_answer_right(settings):
+    async with Executor(settings(max_sessions=3, max_concurrent=0)) as executor:
+        expected = {}
+
+        async def call(number):
+            owner = f"o{number % 9}"
+            n = expected[owner] = expected.get(owner, 0) + 1
+            code = f"n = globals().get('n', 0) + 1; print('{owner}', n)"
+            result = await run(executor, code, owner=owner, conversation="1")
+            assert result.stdout == f"{owner} {n}\n", result
+
+        for start in range(0, 45, 3):
+            await asyncio.gather(*(call(number) for number in range(start, start + 3)))
