@@ -17,7 +17,9 @@ _NONE = "none"
 
 def connect_tab(page: gr.Blocks, executor: Executor, settings: Settings) -> None:
     """`librechat.yaml` and `.env`, made anew with every choice, and a button that tries the three languages."""
-    gr.Markdown("Paste this into `librechat.yaml`, the line below it into LibreChat's `.env`, and restart LibreChat.")
+    gr.Markdown(
+        "Paste this into `librechat.yaml`, and what may stand below it into LibreChat's `.env`; then restart LibreChat."
+    )
     with gr.Row():
         transport = gr.Radio([("SSE", "sse"), ("Streamable HTTP", "streamable-http")], value="sse", label="Transport")
         version = gr.Radio(["0.8.8", "0.8.7"], value="0.8.8", label="LibreChat, at least")
@@ -34,12 +36,13 @@ def connect_tab(page: gr.Blocks, executor: Executor, settings: Settings) -> None
     test = gr.Button("Run the self-test", elem_id="self-test")
     tested = gr.HTML(elem_id="tested", js_on_load=None, apply_default_css=False)
 
-    async def blocks(transport: Transport, version: str, auth: str, request: gr.Request) -> tuple[str, str]:
+    async def blocks(transport: Transport, version: str, auth: str, request: gr.Request) -> tuple[str, Any]:
         header: AuthHeader | None = None if auth == _NONE else auth  # type: ignore[assignment]
         key = bool(settings.access_key)
         address = space_address(settings, request.headers)
         block = yaml_block(address, transport=transport, version=version, auth_header=header, access_key=key)
-        return block, env_block(auth_header=header, access_key=key)
+        lines = env_block(auth_header=header, access_key=key)
+        return block, gr.Code(lines, visible=bool(lines))
 
     async def run_test() -> AsyncIterator[str]:
         async for table in self_test(executor):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ _FRAME_STYLE = (
     "table{border-collapse:collapse}th,td{padding:3px 9px;border-bottom:1px solid #ddd;text-align:right}"
     "th:first-child{text-align:left}"
 )
+_FOR_A_MODEL = re.compile(r"(?:For others, )?open_session_page gives a person[^.]*\.")
+"""What a hint tells a model of bringing in files, whom a page cannot be shown to."""
 _STATUS = {
     "ok": "Done",
     "error": "Error",
@@ -56,7 +59,7 @@ def finished_screen(result: ExecutionResult) -> str:
         printed.append(("stderr", _traceback(error)))
     notes = [violation.message for violation in result.violations] + list(result.notices)
     if error and error.hint:
-        notes.insert(0, error.hint)
+        notes.insert(0, _FOR_A_MODEL.sub("Others can be dropped in the tab Files.", error.hint))
     if notes:  # before the output: one of them may say that the session is another one now
         parts.append(f'<ul class="ci-notes">{"".join(f"<li>{_text(note)}</li>" for note in notes[:30])}</ul>')
     parts.append(_terminal([(stream, text) for stream, text in printed if text]))

@@ -95,7 +95,7 @@ def choices(executor: Executor, visitor: Visitor, wanted: str) -> Any:
 
 def session_label(number: int, session: SessionInfo, now: float) -> str:
     """A session in the picker's words: its age, whether it is at work or parked, and what it takes then."""
-    words = f"Session {number} · {_age(now - session.created_at)} old"
+    words = f"Session {number} · {_age(now - session.created_at)}"
     if session.running:
         return f"{words} · running"
     if session.state == "parked":
@@ -107,10 +107,10 @@ def session_label(number: int, session: SessionInfo, now: float) -> str:
 def _age(seconds: float) -> str:
     minutes = max(0, int(seconds // 60))
     if minutes < 1:
-        return "under a minute"
+        return "new"
     if minutes < 120:
-        return f"{minutes} min"
-    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} days"
+        return f"{minutes} min old"
+    return f"{minutes // 60} h old" if minutes < 48 * 60 else f"{minutes // 1440} days old"
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -138,3 +138,10 @@ def test_long_output_keeps_its_end() -> None:
     screen = running_screen([("stdout", "x" * 300_000), ("stderr", "the end")])
     assert len(screen) < 120_000
     assert "the end" in screen
+
+
+def test_a_hint_about_files_names_the_tab_and_no_tool() -> None:
+    hint = "The session's folder has: a.csv. For others, open_session_page gives a person a page to put files in, x."
+    shown = finished_screen(result(status="error", error=ErrorInfo("FileNotFoundError", "no", 1, hint=hint)))
+    assert "has: a.csv. Others can be dropped in the tab Files." in harmless(shown).text
+    assert "open_session_page" not in shown

@@ -18,7 +18,7 @@ def session(**fields: Any) -> SessionInfo:
 
 
 def test_a_live_one_has_its_age_and_says_when_it_runs() -> None:
-    assert session_label(1, session(), 20.0) == "Session 1 · under a minute old · live"
+    assert session_label(1, session(), 20.0) == "Session 1 · new · live"
     assert session_label(2, session(running="e1"), 600.0) == "Session 2 · 10 min old · running"
 
 
