@@ -169,9 +169,10 @@ class Snapshots:
             session.snapshot = SnapshotState()
             return ["The snapshot of this session is gone or damaged: its variables and files are lost."]
         await self._backend.unpack(ref, parcel)
+        # before any code of the guest's, which unpickling is, can touch the folder
+        self._store.rebase(session.id, await self._backend.tree(ref))
         wanted = [language for language in LANGUAGES if language in session.snapshot.states]
         states = await self._backend.restore(ref, wanted, session.numbers)
-        self._store.rebase(session.id, await self._backend.tree(ref))
         if not session.history:
             session.history.extend(_history_from(history))
         said = _told(session, snapshot, states)

@@ -44,6 +44,9 @@ class Journal:
             events.SandboxProbed: self._sandbox,
             events.SessionOpened: self._opened,
             events.SessionClosed: self._closed,
+            events.SessionParked: self._parked,
+            events.SessionRestored: self._restored,
+            events.SnapshotFailed: self._not_saved,
             events.ExecutionFinished: self._execution,
             events.ViolationFound: self._violation,
             events.WorkerReplaced: self._worker,
@@ -98,6 +101,23 @@ class Journal:
     def _closed(self, event: events.SessionClosed) -> tuple[str, Line, Flooding | None]:
         fields = {"event": "session closed", **self._who(event), "reason": event.reason, "age": round(event.age, 1)}
         return "warning" if event.reason == "failed" else "info", fields, _flood(event, fields, _CHANGES)
+
+    def _parked(self, event: events.SessionParked) -> tuple[str, Line, Flooding | None]:
+        fields = {"event": "session parked", **self._who(event), "reason": event.reason}
+        return "warning" if event.reason == "failed" else "info", fields, _flood(event, fields, _CHANGES)
+
+    def _restored(self, event: events.SessionRestored) -> tuple[str, Line, Flooding | None]:
+        fields = {
+            "event": "session restored",
+            **self._who(event),
+            "seconds": round(event.seconds, 4),
+            "lost": event.lost,
+        }
+        return "info", fields, _flood(event, fields, _CHANGES)
+
+    def _not_saved(self, event: events.SnapshotFailed) -> tuple[str, Line, Flooding | None]:
+        fields = {"event": "session not saved", **self._who(event), "detail": event.detail}
+        return "error", fields, _flood(event, fields, _COMPLAINTS)
 
     def _execution(self, event: events.ExecutionFinished) -> tuple[str, Line, Flooding | None]:
         started = self._live.execution(event.execution_id)

@@ -69,11 +69,14 @@ class Live:
         match event:
             case events.SessionOpened():
                 self._sessions[event.session_id] = LiveSession(event.session_id, event.owner, event.at, event.at)
+            case events.SessionRestored():
+                session = LiveSession(event.session_id, event.owner, event.at, event.at)
+                self._sessions.setdefault(event.session_id, session)
             case events.SessionMeasured():
                 if session := self._sessions.get(event.session_id):
                     session.memory, session.processes = event.memory, event.processes
                     session.folder_bytes = event.folder_bytes
-            case events.SessionClosed():
+            case events.SessionClosed() | events.SessionParked():
                 self._sessions.pop(event.session_id, None)
                 # their ends are still to come, or were lost on the way: then they must not stay for ever
                 for left in [e for e in self._executions.values() if e.session_id == event.session_id]:

@@ -55,6 +55,10 @@ class Metrics:
             events.FileTransferred: self._file_transferred,
             events.PackagesInstalled: self._packages_installed,
             events.QuotaRefused: self._quota_refused,
+            events.SessionParked: self._session_parked,
+            events.SessionRestored: self._session_restored,
+            events.SnapshotTaken: self._snapshot_taken,
+            events.SnapshotFailed: lambda _: self.snapshots_failed.inc(),
             events.Fault: self._fault,
             events.ToolCalled: self._tool_called,
             events.ConnectionChanged: self._connection_changed,
@@ -131,6 +135,14 @@ class Metrics:
         self.quota_refusals = counter(
             "quota_refusals", "Calls refused because a share or the machine was used up, by what.", "kind"
         )
+        self.sessions_parked = counter("sessions_parked", "Sessions whose processes ended, snapshot kept.", "reason")
+        self.sessions_restored = counter("sessions_restored", "Parked sessions that were woken.")
+        self.session_restore_seconds = histogram("session_restore_seconds", "Time until a parked session was awake.")
+        self.snapshots = counter("snapshots", "Snapshots written.")
+        self.snapshots_failed = counter("snapshots_failed", "Snapshots that could not be written.")
+        self.snapshot_seconds = histogram("snapshot_seconds", "Time that a snapshot took, its trial included.")
+        self.snapshot_bytes = counter("snapshot_bytes", "Bytes that snapshots wrote to the store.")
+        self.names_lost = counter("names_lost", "Variables and files that a snapshot could not keep.")
         self.faults = counter("faults", "Failures of ours, by where.", "where")
         self.loop_lag_seconds = histogram("event_loop_lag_seconds", "How late the event loop woke a sleeping task.")
         self.build_info = gauge("build_info", "1, with the versions in the labels.", "version", "python")
@@ -162,6 +174,7 @@ class Metrics:
             (self.sessions_ended, events.SessionClosed, "reason"),
             (self.access_refused, events.AccessRefused, "reason"),
             (self.quota_refusals, events.QuotaRefused, "kind"),
+            (self.sessions_parked, events.SessionParked, "reason"),
             (self.file_transfers, events.FileTransferred, "action"),
             (self.file_transfer_bytes, events.FileTransferred, "action"),
             (self.connections_opened, events.ConnectionChanged, "transport"),
@@ -250,6 +263,19 @@ class Metrics:
 
     def _quota_refused(self, event: events.QuotaRefused) -> None:
         self.quota_refusals.labels(event.kind).inc()
+
+    def _session_parked(self, event: events.SessionParked) -> None:
+        self.sessions_parked.labels(event.reason).inc()
+
+    def _session_restored(self, event: events.SessionRestored) -> None:
+        self.sessions_restored.inc()
+        self.session_restore_seconds.observe(event.seconds)
+
+    def _snapshot_taken(self, event: events.SnapshotTaken) -> None:
+        self.snapshots.inc()
+        self.snapshot_seconds.observe(event.seconds)
+        self.snapshot_bytes.inc(event.written)
+        self.names_lost.inc(event.lost)
 
     def _fault(self, event: events.Fault) -> None:
         self.faults.labels(self._wheres(event.where)).inc()

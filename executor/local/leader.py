@@ -193,6 +193,9 @@ class Leader:
             order(reply)
         except Busy as busy:
             reply(busy)
+        except Exception as error:
+            # whatever it is, the session is worth more than its snapshot
+            self._line.tell({"reply": request, "error": "BackendFailed", "message": f"It failed: {error!r}"})
 
     def _stats(self) -> dict[str, Any]:
         size, count = self._workspace.usage()
