@@ -1,0 +1,109 @@
+"""Giving: a snapshot becomes the parcel of a whole folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from executor.parcel import PIECE, Entry
+from executor.store.manifest import Content, Kept, Manifest
+from executor.store.medium import Medium
+from executor.store.packs import Damaged, Pack, PackReader
+from executor.store.taking import history_sum
+
+_ORDER = {"folder": 0, "file": 1, "link": 2}
+
+
+class Giving:
+    """The packs of a snapshot, held open, so that nobody can delete them from under a reader. Blocks."""
+
+    def __init__(self, medium: Medium, manifest: Manifest, *, salvage: bool) -> None:
+        """Raises OSError, and Damaged where a pack is not there in full.
+
+        With `salvage`, what the medium refuses to read counts as damaged, and so do packs that are missing.
+        """
+        self.manifest = manifest
+        self.damaged: list[str] = []
+        self._failures: tuple[type[Exception], ...] = (Damaged, OSError) if salvage else (Damaged,)
+        self._packs: list[PackReader | None] = []
+        try:
+            for pack in manifest.packs:
+                self._packs.append(self._open(medium, pack, salvage))
+        except BaseException:
+            self.close()
+            raise
+        self._pieces = self._cut()
+
+    def _open(self, medium: Medium, pack: Pack, salvage: bool) -> PackReader | None:
+        try:
+            return PackReader(medium, pack)
+        except (Damaged, OSError):
+            if not salvage:
+                raise
+            return None
+
+    def history(self) -> bytes | None:
+        """The history; None where it is damaged. Raises OSError."""
+        content, size, sum = self.manifest.history
+        with suppress(*self._failures):
+            data = b"".join(self._content(content, size))
+            if history_sum(data) == sum:
+                return data
+        return None
+
+    def next(self) -> bytes:
+        """The next piece of the parcel; empty at the end. Raises OSError, and Damaged where content that was whole a
+        moment ago is not any more."""
+        return next(self._pieces, b"")
+
+    def close(self) -> None:
+        """Let go of what is open. Idempotent."""
+        for pack in self._packs:
+            if pack is not None:
+                pack.close()
+
+    def _cut(self) -> Iterator[bytes]:
+        piece = bytearray()
+        for part in self._parts():
+            piece += part
+            while len(piece) >= PIECE:
+                yield bytes(piece[:PIECE])
+                del piece[:PIECE]
+        if piece:
+            yield bytes(piece)
+
+    def _parts(self) -> Iterator[bytes]:
+        # folders first, and a folder before what it holds; links last, so that no path goes through one; and contents
+        # in the order in which they lie
+        ordered = sorted(
+            self.manifest.entries.items(), key=lambda item: (_ORDER[item[1].print[0]], item[1][1], item[0])
+        )
+        for path, kept in ordered:
+            kind, mode, size, modified, _, _ = kept.print
+            if not self._whole(kept):
+                self.damaged.append(path)
+                continue
+            yield Entry(tuple(path.split("/")), kind, mode, modified, size).head()  # type: ignore[arg-type]
+            yield from self._content(kept.content, size)
+
+    def _whole(self, kept: Kept) -> bool:
+        with suppress(*self._failures):
+            if kept.print[2]:
+                self._pack(kept.content).check(kept.content.offset, kept.print[2])
+            return True
+        return False
+
+    def _content(self, content: Content, size: int) -> Iterator[bytes]:
+        offset, end = content.offset, content.offset + size
+        while offset < end:
+            data = self._pack(content).read(offset)[: end - offset]
+            if not data:
+                raise Damaged("a block is shorter than it was")
+            offset += len(data)
+            yield data
+
+    def _pack(self, content: Content) -> PackReader:
+        pack = self._packs[content.pack] if 0 <= content.pack < len(self._packs) else None
+        if pack is None:
+            raise Damaged("the pack is missing")
+        return pack
