@@ -26,6 +26,7 @@ from executor.events import AccessRefused, Bus, ConnectionChanged
 from space import apps, progress
 from space.bodies import MAX_BODY_BYTES, REFUSAL, BodyReader
 from space.calls import Call, Calls
+from space.connections import BoundedStream, Connections
 from space.content import Answer, clean, refusal
 from space.identity import BadIdentity, Caller, caller_of
 from space.toolbox import Tool, Toolbox, Transport
@@ -54,7 +55,7 @@ class Endpoint:
         self._bus = bus
         self._single_user = single_user
         self._calls = Calls()
-        self._connections: set[asyncio.Task[Any]] = set()
+        self._connections = Connections(toolbox.settings.max_connections)
         self._tools = [_tool_type(tool) for tool in toolbox.tools.values()]
         self._app_tools = [_tool_type(tool, app=True) for tool in toolbox.tools.values()]
         self._server: Server[object, Request] = Server("code-interpreter", version=version, instructions=INSTRUCTIONS)
@@ -93,10 +94,7 @@ class Endpoint:
     async def aclose(self) -> None:
         """End every call and every connection. Idempotent."""
         await self._calls.aclose()
-        for task in tuple(self._connections):
-            task.cancel()
-        if self._connections:
-            await asyncio.wait(tuple(self._connections), timeout=5)
+        await self._connections.aclose()
         self._toolbox.uploads.close()
 
     async def _list_tools(self) -> list[ToolType]:
@@ -165,15 +163,22 @@ class Endpoint:
             return refusal("the call was cancelled; its code was interrupted, the session is still there.")
 
     async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+        if self._connections.full:
+            self._bus.publish(AccessRefused(reason="full", path=scope["path"]))
+            sentence = (
+                f"{self._connections.limit} connections are open, and no more are taken. Try again in half a minute."
+            )
+            await JSONResponse({"error": f"Error: {sentence}"}, 503, {"Retry-After": "30"})(scope, receive, send)
+            return
         self._bus.publish(ConnectionChanged(transport="sse", open=True))
         try:
-            async with self._sse.connect_sse(scope, receive, send) as (read, write):
-                await self._server.run(read, write, self._server.create_initialization_options())
+            async with (
+                self._connections.one() as connection,
+                self._sse.connect_sse(scope, receive, connection.timed(send)) as (read, write),
+            ):
+                bounded: Any = BoundedStream(write, connection)
+                await self._server.run(read, bounded, self._server.create_initialization_options())
         finally:
-            self._connections.discard(task)
             self._bus.publish(ConnectionChanged(transport="sse", open=False))
 
     async def _serve_messages(self, scope: Scope, receive: Receive, send: Send) -> None:

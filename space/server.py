@@ -20,9 +20,11 @@ from executor import Executor, Settings
 from executor.backend import Backend
 from executor.errors import ExecutorError
 from space.access import HostCheck, KeyCheck
+from space.connections import let_go_of_the_deaf, raise_descriptor_limit
 from space.health import build_id, health_route
 from space.mcp import Endpoint
 from space.page import CSS, HEAD, build_page, theme
+from space.page_uploads import forget_broken_uploads
 from space.toolbox import Tool, Toolbox
 from space.transfer_routes import transfer_routes
 
@@ -59,6 +61,8 @@ class Space:
 
     def launch_arguments(self) -> dict[str, Any]:
         """What Gradio's `launch` must be given for our routes to be there and nothing else to be."""
+        raise_descriptor_limit()  # now, and not before the zygote was started, which inherits it
+        forget_broken_uploads()
         bus = self.executor.bus
         middleware = [Middleware(HostCheck, settings=self.settings, bus=bus)]
         if self.settings.access_key:
@@ -143,6 +147,7 @@ class SpaceBlocks(gr.Blocks):
         ours = self.space.launch_arguments()
         ours["app_kwargs"] = {**(others.pop("app_kwargs", None) or {}), **ours["app_kwargs"]}
         launched = super().launch(prevent_thread_lock=True, **{**ours, **others})
+        let_go_of_the_deaf(listener for server in self.server.servers for listener in server.sockets)
         _log.info("Serving on %s", self.local_url)
         if prevent_thread_lock:
             return launched

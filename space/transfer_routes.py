@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import mimetypes
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,11 +21,13 @@ from starlette.types import Send
 from executor import Executor, Settings
 from executor.errors import (
     BackendFailed,
+    Busy,
     ExecutorError,
     FileRefused,
     InvalidRequest,
     NoSuchFile,
     NoSuchSession,
+    QuotaExceeded,
 )
 from executor.events import AccessRefused, Bus
 from executor.results import FileInfo
@@ -329,6 +332,11 @@ def _refused(error: TransferRefused | ExecutorError) -> Response:
             status = 400
         case BackendFailed():
             status = 503
+        case Busy():
+            status, headers = 503, {"Retry-After": "5"}
+        case QuotaExceeded():
+            waits = error.retry_after is not None
+            status, headers = (429, {"Retry-After": str(math.ceil(error.retry_after or 0))}) if waits else (507, {})
         case FileRefused():
             status = 409
     headers = {name: value for name, value in headers.items() if name not in ("Content-Disposition", "ETag")}
