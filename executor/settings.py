@@ -48,7 +48,8 @@ class Settings:
         140_000, "characters of text and base64 in one answer to the model", low=2_000, high=4_000_000
     )
     ui_resources: UiResources = setting(
-        "figures", "what goes out as a ui:// view, too: off, figures (interactive ones), all (tables, too)"
+        "figures",
+        "what goes out as a ui:// view, too: off, figures (interactive ones), all (tables and downloads, too)",
     )
     show_variables: bool = setting(True, "name the variables that a Python cell made or changed")
     max_outputs: int = setting(100, "displayed values kept of one execution", low=1, high=10_000)

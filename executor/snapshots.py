@@ -167,7 +167,7 @@ class Snapshots:
             snapshot, parcel, history = await self._store.load(session.id)
         except NoSnapshot:
             session.snapshot = SnapshotState()
-            return ["The snapshot of this session is gone or damaged: its variables and files are lost."]
+            return ["Session restored empty: its snapshot is gone or damaged, its variables and files are lost."]
         await self._backend.unpack(ref, parcel)
         # before any code of the guest's, which unpickling is, can touch the folder
         self._store.rebase(session.id, await self._backend.tree(ref))
@@ -277,11 +277,11 @@ def _told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> 
     said = []
     when = time.strftime("%H:%M:%S UTC", time.gmtime(snapshot.taken_at))
     if session.snapshot.clean:
-        said.append("This session was parked and is back.")
+        said.append("Session restored, it was parked.")
     else:
         said.append(
-            f"This session is back as it was at {when}, after {session.snapshot.executions} executions: its process or "
-            "the server ended unexpectedly. What ran later is lost and was not run again."
+            f"Session restored as it was at {when}, after {session.snapshot.executions} executions: its process or the "
+            "server ended unexpectedly. What ran later is lost and was not run again."
         )
     for state in states:
         prefix = "" if state.language == "python" else f"{state.language}: "
@@ -299,7 +299,7 @@ def _told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> 
             said.append(prefix + "; ".join(parts) + ".")
     if snapshot.damaged:
         said.append(f"Files that could not be read from the snapshot: {_few(snapshot.damaged)}.")
-    return said
+    return [" ".join(said)]
 
 
 def _lost(name: Lost) -> str:

@@ -89,6 +89,13 @@ class States:
         if self._running() is not None or (self._saving is not None and not self._saving.over):
             raise Busy("The session is at work. Try again when its code has ended.")
         changed, self._changed = self._changed, {}
+        try:
+            self._save(changed, limit, reply)
+        except BaseException:
+            self._changed = {**changed, **self._changed}
+            raise
+
+    def _save(self, changed: dict[Language, int], limit: int, reply: Reply) -> None:
         order: list[tuple[Language, int]] = []
         files: list[State] = []
         for language, number in changed.items():

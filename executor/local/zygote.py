@@ -39,8 +39,8 @@ MAX_REQUEST = 1 << 16
 LANGUAGES = Path(python_language.__file__).parent
 """The programs that node and bash start with must be readable inside."""
 
-WARMED = ("matplotlib", ".config", ".cache")
-"""Folders that libraries make in the state folder while they are loaded."""
+WARMED = ("matplotlib", ".config", ".cache", "store")
+"""Folders that libraries make in the work folder while they load, and the server for snapshots that need not last."""
 
 LEADERS_END = 10.0
 """Seconds in which leaders must have ended once the server is gone."""

@@ -181,7 +181,7 @@ async def test_a_cancelled_call_ends_the_code_and_keeps_the_session(caller):
     began = time.monotonic()
     assert (await caller.run("print(kept)")).stdout == "1\n"
     assert time.monotonic() - began < 5
-    assert caller.executor.history(caller.session_id, owner="alice")[-2].result.status == "interrupted"
+    assert (await caller.executor.history(caller.session_id, owner="alice"))[-2].result.status == "interrupted"
 
 
 async def test_a_cancelled_call_leaves_no_process_of_its_own(caller):
@@ -279,7 +279,7 @@ async def test_a_value_that_nests_too_deep_is_shown_as_text_and_harms_nothing(ca
 async def test_history_remembers_code_and_outcome(caller):
     await caller.run("a = 1")
     await caller.run("plt.plot([1]); plt.show()")
-    entries = caller.executor.history(caller.session_id, owner="alice")
+    entries = await caller.executor.history(caller.session_id, owner="alice")
     assert [entry.code for entry in entries] == ["a = 1", "plt.plot([1]); plt.show()"]
     assert entries[1].result.outputs[0].picture.data == ""
     assert entries[1].result.outputs[0].picture.path

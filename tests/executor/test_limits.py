@@ -1,6 +1,7 @@
 """What a session may use: a limit that is hit ends the cell, names itself, and leaves the session usable."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -94,7 +95,9 @@ async def test_over_the_budget_of_all_the_largest_session_gives_way(make_setting
 class WeakBackend:
     """A backend on a host that cannot hold code; nothing else of it may ever be called."""
 
-    async def open(self, publish):
+    scratch = Path("/nonexistent")
+
+    async def open(self, publish, make_room):
         return SandboxReport("weak", {"files": Layer(False, "The kernel has no Landlock.")})
 
     async def aclose(self):
