@@ -114,6 +114,9 @@ def _root(base: str) -> str:
         _mount(f"/dev/{device}", f"{root}/dev/{device}", "", _BIND)
     for name, link in {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}.items():
         os.symlink(link, f"{root}/dev/{name}")
+    os.mkdir(f"{root}/dev/pts")
+    _mount("devpts", f"{root}/dev/pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=0620")
+    os.symlink("pts/ptmx", f"{root}/dev/ptmx")
     os.mkdir(f"{root}/dev/shm")
     _mount("shm", f"{root}/dev/shm", "tmpfs", 0, "mode=1777,size=64m")
     return root
