@@ -289,3 +289,16 @@ def test_a_worker_has_no_descriptor_that_answers_the_filter():
         return found
 
     assert confined(act).value == []
+
+
+def test_the_init_of_a_session_holds_next_to_no_memory_and_may_only_wait():
+    def look(confinement):
+        status = confinement.tree.read(f"{confinement.init}/status").decode()
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        return {"resident": int(fields["VmRSS"].split()[0]), "seccomp": fields["Seccomp"], "rights": fields["CapEff"]}
+
+    outcome = confined(os.getpid, watch=look)
+    assert outcome.leader["resident"] < 100, outcome
+    assert outcome.leader["seccomp"] == "1"
+    assert int(outcome.leader["rights"], 16) == 0
+    assert not outcome.left
