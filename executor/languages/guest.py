@@ -13,7 +13,8 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -25,6 +26,7 @@ _SURROUNDINGS = {"PLOTLY_RENDERER": "plotly_mimetype+colab"}
 
 _fstat = os.fstat
 _dup2 = os.dup2
+_open, _close = os.open, os.close
 _flush_c = ctypes.CDLL(None).fflush
 _getrecursionlimit = sys.getrecursionlimit
 _setrecursionlimit = sys.setrecursionlimit
@@ -46,6 +48,22 @@ class Streams:
         for name, stream in (("stdin", stdin), ("stdout", self.stdout), ("stderr", self.stderr)):
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Let nothing that is printed meanwhile leave the process."""
+        nowhere = _open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        for fd in (1, 2):
+            _dup2(nowhere, fd)
+        _close(nowhere)
+        try:
+            yield
+        finally:
+            _flush(self.stdout)
+            _flush(self.stderr)
+            _flush_c(None)
+            for fd, kept in zip((1, 2), self._kept, strict=True):
+                _dup2(kept, fd)
 
     def settle(self) -> list[str]:
         """Flush everything into the pipes and undo replaced or closed streams; a sentence for each undone."""

@@ -7,15 +7,15 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from executor.languages import figures
 from executor.languages.cells import Cells
-from executor.languages.channel import ErrorData, VariableData
+from executor.languages.channel import MAX_NAMES, ErrorData, LostName, VariableData
 from executor.languages.control import Control
 from executor.languages.displays import Displays
 from executor.languages.guest import (
@@ -29,6 +29,7 @@ from executor.languages.guest import (
 from executor.languages.hints import hint_for
 from executor.languages.pictures import Plots
 from executor.languages.shell import NotebookShell
+from executor.languages.state import State
 from executor.languages.traceback import cell_name
 from executor.languages.variables import Variables
 
@@ -64,6 +65,7 @@ class Notebook:
         self._cells = Cells(shell)
         self._displays = Displays(shell, control, Plots(folder))
         self._variables = Variables(shell.user_ns, shell.user_ns_hidden)
+        self._state = State(shell, folder, self._variables.cells.copy)
         self._tell_variables = True
         self._interrupt_waits = False
         shell.displays = self._displays
@@ -80,6 +82,9 @@ class Notebook:
         self._control.send({"event": "ready"})
         while True:
             message = self._control.receive()
+            if message["op"] != "execute":
+                self._keep_state(message)
+                continue
             self._tell_variables = bool(message.get("variables", True))
             self._execute(
                 str(message["id"]),
@@ -109,6 +114,30 @@ class Notebook:
             late = self._guarded(lambda: displays.end(seconds=seconds))
             failure = failure or late
         return failure
+
+    def _keep_state(self, message: Mapping[str, Any]) -> None:
+        """Save the state, which nothing tells of but the file, or take one over."""
+        self._control.taken = self._interrupt_waits = False
+        path = str(message["path"])
+        if message["op"] == "save":
+            without = [str(name) for name in message["without"]]
+            self._state.save(path, limit=int(message["limit"]), without=without, fork=bool(message["fork"]))
+            return
+        names: list[str] = []
+        lost: list[LostName] = []
+        problem = "The saved state could not be loaded."
+        cells: dict[str, int] = {}
+
+        def load() -> None:
+            nonlocal names, lost, problem, cells
+            with self._streams.silent():
+                names, lost, problem, cells = self._state.restore(path)
+
+        self._guarded(load)
+        self._variables.adopt(cells)
+        event = {"event": "restored", "id": str(message["id"]), "problem": problem}
+        self._control.send(event | {"names": names[:MAX_NAMES], "lost": lost[:MAX_NAMES]})
+        self._control.flush()
 
     def _guarded(self, work: Callable[[], None]) -> BaseException | None:
         """Run guest code with SIGINT raising KeyboardInterrupt; returns what it raised."""
@@ -146,7 +175,7 @@ class Notebook:
             for sentence in (*settle_interpreter(), *self._streams.settle()):
                 displays.note(sentence)
             if self._tell_variables:
-                variables = self._variables.changes()
+                variables = self._variables.changes(number)
         except BaseException as fault:
             displays.note(f"The end of the cell was disturbed: {type(fault).__name__}.")
         done = {

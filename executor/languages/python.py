@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -57,6 +58,14 @@ class Python:
             raise InvalidRequest(
                 f"The code holds half a character (a lone surrogate), {error.reason}; send whole characters."
             ) from None
+
+    def save(self, path: str, *, limit: int, without: Sequence[str] = (), fork: bool = True) -> bytes:
+        """Bytes that have the worker save its variables; a copy of it does the work, unless `fork` is off."""
+        return encode({"op": "save", "path": path, "limit": limit, "without": list(without), "fork": fork})
+
+    def restore(self, order: str, path: str) -> bytes:
+        """Bytes that have a fresh worker take over saved variables."""
+        return encode({"op": "restore", "id": order, "path": path})
 
     def interrupt(self) -> None:
         """There are no bytes for it: SIGINT goes to the worker process."""

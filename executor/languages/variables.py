@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ MAX_SHOWN = 40
 _SIZED = frozenset({list, dict, set, bytearray})
 """Types whose values change in place; their length tells so."""
 _ONES = frozenset({tuple, frozenset, range, *_SIZED})
+_PASSING = frozenset({"_", "__", "___", "__builtins__", "__warningregistry__"})
+"""What changes by itself."""
 _SCALARS: frozenset[type] = frozenset({np.bool_, np.int32, np.int64, np.uint8, np.float32, np.float64})
 _SHAPED = frozenset({"geopandas", "polars", "pyarrow", "scipy", "torch", "xarray"})
 """Packages whose objects are asked for their shape."""
@@ -40,24 +42,40 @@ class Variables:
         self._names = names
         self._hidden = hidden
         self._marks: dict[str, Mark] = {}
-        self.changes()
+        self.cells: dict[str, int] = {}
+        """The number of the cell that made or last changed a variable, private ones, functions and modules, too."""
+        self.changes(0)
+        self.cells.clear()
 
-    def changes(self) -> list[VariableData]:
-        """What is new or changed since the last call, at most `MAX_VARIABLES`, the newest kept.
+    def adopt(self, cells: Mapping[str, int]) -> None:
+        """Variables were put into the namespace that `cells` made; nothing of them is told."""
+        self.changes(0)
+        for name in [name for name, number in self.cells.items() if not number]:
+            del self.cells[name]
+        self.cells.update(cells)
+
+    def changes(self, number: int) -> list[VariableData]:
+        """What is new or changed after cell `number`, at most `MAX_VARIABLES`, the newest kept.
 
         Modules, functions, classes and names that begin with `_` are left out: the code says what they are.
         """
-        hidden, before = self._hidden, self._marks
+        hidden, before, cells = self._hidden, self._marks, self.cells
         marks: dict[str, Mark] = {}
         found: list[tuple[str, Any, Literal["new", "changed"]]] = []
         for name, value in list(self._names.items()):
-            if type(name) is not str or name[:1] == "_" or (name in hidden and hidden[name] is value):
+            if type(name) is not str or (name in hidden and hidden[name] is value) or name in _PASSING:
                 continue
             kind = type(value)
             size = len(value) if kind in _SIZED else _shape(kind, value) if kind in _TABLES else None
             mark = marks[name] = (id(value), size)
             if (former := before.get(name)) != mark:
+                cells[name] = number
+                if name[:1] == "_":
+                    continue
                 found.append((name, value, "changed" if former else "new"))
+        if len(marks) < len(cells):
+            for name in cells.keys() - marks.keys():
+                del cells[name]
         self._marks = marks
         told = [
             described

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from executor.languages.channel import STATE_HEAD, state_head
 from executor.languages.python import Python
 
 ROOT = Path(__file__).parents[3]
@@ -83,6 +84,31 @@ class Worker:
         cell = self.collect(execution_id, timeout=timeout)
         cell.seconds = time.monotonic() - began
         return cell
+
+    def save(self, *, limit=1 << 30, without=(), fork=True, timeout=60.0):
+        """Have the state saved and wait for the file; returns its head."""
+        path = self.folder / ".state" / "python"
+        path.unlink(missing_ok=True)
+        self.control.sendall(self.speaker.save(".state/python", limit=limit, without=without, fork=fork))
+        until = time.monotonic() + timeout
+        while not path.exists():
+            assert time.monotonic() < until, f"no state within {timeout} s"
+            time.sleep(0.002)
+        with path.open("rb") as file:
+            return state_head(file.readline(STATE_HEAD))
+
+    def restore(self, *, timeout=60.0):
+        """Have the saved state taken over; returns the event."""
+        self.control.sendall(self.speaker.restore("r", ".state/python"))
+        self.control.settimeout(timeout)
+        while not self.events:
+            data = self.control.recv(1 << 20)
+            assert data, "the worker ended while it restored"
+            self.events += self.speaker.feed(data)
+        self.control.settimeout(None)
+        event = self.events.pop(0)
+        assert (event["event"], event["id"]) == ("restored", "r")
+        return event
 
     def interrupt(self):
         os.kill(self.pid, signal.SIGINT)
