@@ -34,6 +34,9 @@ RETIRE_EVERY = 600.0
 
 PARK_AT_ONCE = 4
 
+UNSAVED = 3
+"""Failed tries in a row after which a session counts as one that cannot be saved."""
+
 ParkReason = Literal["idle", "room", "shutdown"]
 
 
@@ -231,7 +234,22 @@ class Keeper:
                 return True
             if await self._park(session, "room"):
                 return True
+        for session in idle:
+            if await self._give_up(session):
+                return True
         return False
+
+    async def _give_up(self, session: Session) -> bool:
+        """End the processes of a session that cannot be saved, and that nobody has used for `PARK_AFTER`: else whoever
+        sees to it that his cannot be saved would hold its place for ever. Its owner is told."""
+        idle = time.monotonic() - session.touched
+        if session.snapshot.failures < UNSAVED or idle < self._settings.park_after:
+            return False
+        async with session.life:
+            if session.ref is None or session.busy:
+                return False
+            await self._fall(session)
+            return True
 
     async def _park(self, session: Session, reason: ParkReason, *, force: bool = False) -> bool:
         """Save a session and end its processes; False where it is wanted meanwhile, or cannot be saved."""
@@ -259,6 +277,7 @@ class Keeper:
     async def _fall(self, session: Session) -> None:
         """A session's processes are gone, unasked: what is left of it is its snapshot, if it has one."""
         await self._close_backend(session)
+        self._quotas.parked(session.owner, session.id)
         if self._snapshots is None or session.snapshot.taken_at is None:
             if self.table.remove(session, "failed"):
                 self._say_closed(session, "failed")

@@ -68,6 +68,8 @@ class SnapshotState:
     dirty_since: float | None = None
     changed_at: float = 0.0
     retry_at: float = 0.0
+    failures: int = 0
+    """Times in a row that it could not be saved."""
     clean: bool = True
     """Whether nothing came after it: it was taken when the session was parked."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -49,7 +49,7 @@ class Settings:
     )
     ui_resources: UiResources = setting(
         "figures",
-        "what goes out as a ui:// view, too: off, figures (interactive ones), all (tables and downloads, too)",
+        "what goes out as a ui:// view, too: off, figures (interactive ones), all (tables, downloads)",
     )
     show_variables: bool = setting(True, "name the variables that a Python cell made or changed")
     max_outputs: int = setting(100, "displayed values kept of one execution", low=1, high=10_000)

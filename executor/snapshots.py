@@ -82,11 +82,12 @@ class Snapshots:
                     raise
                 snapshot.retry_at = time.monotonic() + (0.5 if isinstance(error, Busy) else RETRY_AFTER)
                 if not isinstance(error, Busy):
+                    snapshot.failures += 1
                     failed = SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error))
                     self._bus.publish(failed)
                 return False
             snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
-            snapshot.clean = parked
+            snapshot.clean, snapshot.failures = parked, 0
             lost = sum(len(state.lost) for state in snapshot.states.values()) + len(record.left_out)
             self._bus.publish(
                 SnapshotTaken(

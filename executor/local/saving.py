@@ -37,6 +37,8 @@ QUICK, SLOW = 0.002, 0.02
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
+_ENDED = "The {} process ended. What the next one starts from is saved already, or there is nothing."
+
 Pauses = Generator[float, None, "State"]
 """Yields seconds to wait before it goes on."""
 
@@ -167,12 +169,20 @@ class Saving:
         new = f"{state_path(language)}.new"
         without: list[str] = []
         lost: list[channel.LostName] = []
+        died = False
         try:
             for _ in range(ATTEMPTS):
                 head = yield from self._dumped(language, new, without)
                 if language != "python":
                     break
-                found = yield from self._tried(language, new)
+                try:
+                    found = yield from self._tried(language, new)
+                except _Died:
+                    # a limit or a stray signal may have hit it; a state that kills whoever loads it does so again
+                    if died:
+                        raise
+                    died = True
+                    continue
                 known = {name["name"] for name in head.lost}
                 more = [name for name in found if name["name"] not in known]
                 if not more:
@@ -201,7 +211,7 @@ class Saving:
             remove(self._workspace, path)
             worker = self._crew.known(language)
             if worker is None or not worker.ready:
-                raise _Failed(f"The {NAMES[language]} process had ended.")
+                raise Busy(_ENDED.format(NAMES[language]))
             order = worker.speaker.save(path, limit=room, without=without, fork=fork)
             assert order is not None, "asked of nobody whose state lies in files already"
             self._crew.send(worker, order)
@@ -220,7 +230,7 @@ class Saving:
                         raise _Failed(head.problem)
                     return head
                 if self._crew.known(language) is not worker:
-                    raise _Failed(f"The {NAMES[language]} process ended meanwhile.")
+                    raise Busy(_ENDED.format(NAMES[language]))
             if self._busy(language):
                 raise Busy(f"{NAMES[language]} is at work; its state is saved when it has ended.")
         raise _Failed(f"It was not written within {DUMP_SECONDS:g} s.")
@@ -264,7 +274,7 @@ class Saving:
                         return event["lost"]
                 self._events.clear()
                 if worker.pid in self._ended:
-                    raise _Failed("The process that tried to load it again ended.")
+                    raise _Died("The process that tried to load it again ended.")
             raise _Failed(f"It did not load again within {TRIAL_SECONDS:g} s.")
         finally:
             self._end_trial()
@@ -325,3 +335,7 @@ class Saving:
 
 class _Failed(Exception):
     """The state of one language could not be saved; a sentence."""
+
+
+class _Died(_Failed):
+    """The worker on trial has died."""
