@@ -21,6 +21,7 @@ from executor.events import Bus
 from executor.local import LocalBackend
 from executor.settings import Settings
 from monitoring import journal
+from tests.benchmarks.timing import UNCAPPED
 from tests.monitoring.script import called, execution, opened
 
 OWNERS = 50
@@ -81,7 +82,12 @@ async def compare_real(count: int, rounds: int) -> tuple[float, float]:
     on, off = [], []
     with TemporaryDirectory() as folder:
         settings = Settings(
-            log_format="json", access_key="an-access-key", log_salt="salty", work_dir=folder, allow_weak_sandbox=True
+            log_format="json",
+            access_key="an-access-key",
+            log_salt="salty",
+            work_dir=folder,
+            allow_weak_sandbox=True,
+            **UNCAPPED,
         )
         with (Path(folder) / "log").open("w") as stream:
             handler = monitoring.configure(settings, stream=stream)

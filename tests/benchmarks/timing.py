@@ -3,6 +3,16 @@
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
+
+UNCAPPED: Final = {
+    "owner_sessions": 0,
+    "owner_memory_mb": 0,
+    "owner_disk_mb": 0,
+    "owner_concurrent": 0,
+    "owner_calls_per_minute": 0,
+}
+"""Settings without which a benchmark, one user to the executor, would measure the caps of one user."""
 
 
 async def times(work: Callable[[], Awaitable[object]], count: int) -> list[float]:
