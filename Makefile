@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-space check format bench screenshots readme deploy deploy-plan status logs smoke doctor clean
+.PHONY: help setup run test test-space check format bench load screenshots readme deploy deploy-plan status logs smoke doctor clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ format: $(READY) ## put every file into the house's format
 
 bench: $(READY) ## measure beside ipykernel, fresh processes and a bare echo; writes bench.json
 	$(BIN)/python -m tests.benchmarks
+
+load: $(READY) ## many clients for minutes, answers checked (ARGS="--clients 20 --minutes 30 --kill-every 60 ...")
+	$(BIN)/python -m tests.load $(ARGS)
 
 screenshots: $(READY) ## take the pictures of docs/screenshots with a real browser
 	$(BIN)/python -m tests.e2e.browser.screenshots
