@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copyreg
 import dataclasses
 import gc
 import os
@@ -53,13 +54,15 @@ _CODE = frozenset({"make_function", "CodeType"})
 _fork, _waitpid, _exit, _clock = os.fork, os.waitpid, os._exit, time.monotonic
 _setitimer, _signal, _mask = signal.setitimer, signal.signal, signal.pthread_sigmask
 _getsignal, _sigpending = signal.getsignal, signal.sigpending
+_IGNORED = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
+"""As every Python has it: what they tell comes as an exception, too."""
 _PRISTINE: dict[str, Any] = {}
 
 
 def prepare() -> None:
     """Remember what is whole before any guest has changed it. Once, in the zygote."""
     note_defaults()
-    _PRISTINE["builtins"] = {name: value for name, value in vars(builtins).items() if name != "_"}
+    _PRISTINE["names"] = [(vars(module), dict(vars(module))) for module in (builtins, copyreg, pickle)]
     _PRISTINE["modules"] = dict(sys.modules)
 
 
@@ -112,13 +115,14 @@ class State:
 
     def _become_copy(self) -> None:
         """In the forked copy: share nothing with the original that it could notice."""
+        for module, names in _PRISTINE["names"]:
+            module.update(names)
         openfiles.cut_off()
         gc.disable()
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             with suppress(OSError, ValueError):
-                _signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
+                _signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
         _mask(signal.SIG_SETMASK, ())
-        vars(builtins).update(_PRISTINE["builtins"])
         for name, module in _PRISTINE["modules"].items():
             if sys.modules.get(name) is not module:
                 sys.modules[name] = module

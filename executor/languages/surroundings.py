@@ -31,7 +31,7 @@ _CELL = re.compile(r"<cell ([0-9]{1,7})>")
 _DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _environ, _filters, _path = os.environ, warnings.filters, sys.path
 _chdir, _getcwd = os.chdir, os.getcwd
-_getstate = random.getstate
+_getstate, _getrecursionlimit = random.getstate, sys.getrecursionlimit
 
 
 class Surroundings:
@@ -44,10 +44,11 @@ class Surroundings:
         self._paths = list(_path)
         self._warnings = list(warnings.filters)
         self._random: Any = None
+        self._limit = 0
 
     def before_fork(self) -> None:
-        """Note what a fork changes: a child gets random numbers of its own."""
-        self._random = _getstate()
+        """Note what the copy changes for itself: random numbers, and how deep it may go."""
+        self._random, self._limit = _getstate(), _getrecursionlimit()
 
     def collect(self) -> dict[str, bytes]:
         """What to save, by part; a part that cannot be told is left out."""
@@ -139,7 +140,7 @@ class Surroundings:
         np.seterr(**errors)
 
     def _tell_random(self) -> Any:
-        return self._random or _getstate(), np.random.get_state(legacy=False)
+        return self._random, np.random.get_state(legacy=False)
 
     def _take_random(self, value: tuple[Any, Any]) -> None:
         random.setstate(value[0])
@@ -162,8 +163,7 @@ class Surroundings:
             setattr(decimal.getcontext(), name, option)
 
     def _tell_limit(self) -> Any:
-        limit = sys.getrecursionlimit()
-        return None if limit == _DEFAULTS["limit"] else limit
+        return None if self._limit == _DEFAULTS["limit"] else self._limit
 
     def _take_limit(self, value: int) -> None:
         sys.setrecursionlimit(value)
