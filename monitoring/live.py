@@ -70,8 +70,7 @@ class Live:
             case events.SessionOpened():
                 self._sessions[event.session_id] = LiveSession(event.session_id, event.owner, event.at, event.at)
             case events.SessionRestored():
-                session = LiveSession(event.session_id, event.owner, event.at, event.at)
-                self._sessions.setdefault(event.session_id, session)
+                self._sessions[event.session_id] = LiveSession(event.session_id, event.owner, event.at, event.at)
             case events.SessionMeasured():
                 if session := self._sessions.get(event.session_id):
                     session.memory, session.processes = event.memory, event.processes

@@ -14,16 +14,36 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from executor.languages.channel import MAX_ID, Done, ErrorData, Event, ProtocolError
+from executor.languages.channel import (
+    MAX_ID,
+    MAX_NAMES,
+    MAX_WORDS,
+    Done,
+    ErrorData,
+    Event,
+    ProtocolError,
+    StateHead,
+)
 from executor.results import Language
 
 DRIVER = Path(__file__).with_name("bash_driver.sh")
 STATE_FILE = Path(".tmp", ".bash-state")
 """Below the session's folder: says in which file beside it a shell left its state for the next one."""
+
+MAX_STATE = 1 << 20
+"""Bytes of a state that are looked through for names."""
+
+_OWN = re.compile(
+    r"_|__cell_\w+|BASH\w*|COLUMNS|COMP_\w+|DIRSTACK|EPOCH\w+|EUID|FUNCNAME|GROUPS|HISTCMD|HOME|HOSTNAME|HOSTTYPE|IFS|LANG"
+    r"|LC_ALL|LINENO|LINES|LOGNAME|MACHTYPE|MPLCONFIGDIR|NODE_\w+|OLDPWD|OPTERR|OPTIND|OSTYPE|PATH|PIPESTATUS|PPID|PS4|PWD"
+    r"|PYTHON\w*|RANDOM|SECONDS|SHELL|SHELLOPTS|SHLVL|SRANDOM|TERM|TMPDIR|UID|USER|XDG_\w+"
+)
+"""Names that every shell here has."""
 
 MAX_LINE = 512
 """Longest line in bytes that the driver writes."""
@@ -94,10 +114,33 @@ class Bash:
         done["notices"] = [f"{how} restarted bash. {self.kept()}"]
         return done
 
+    def save(self, path: str, *, limit: int, without: Sequence[str] = (), fork: bool = True) -> None:
+        """Nothing to ask: after every cell the state lies in files."""
+
+    def restore(self, order: str, path: str) -> None:
+        """Nothing to ask: a shell takes over what it finds when it starts."""
+
+    def saved(self) -> int:
+        """The number of the cell after which the state was written last, 0 where it never was."""
+        return self._marker()[1]
+
+    def state(self) -> StateHead | None:
+        """What the state files hold, for the reader: names of variables and functions; None where no shell ran.
+
+        The guest can forge it, and then reads a wrong sentence.
+        """
+        if (side := self._marker()[2]) == "":
+            return None
+        text = self._read(Path(f"{STATE_FILE}.{side}"), MAX_STATE).decode("utf-8", "replace")
+        found: list[str] = re.findall(r"^declare -[-a-zA-Z]+ (\w+)(?==|$)", text, re.MULTILINE)
+        found += [f"{name}()" for name in re.findall(r"^declare -f\w* (\S+)$", text, re.MULTILINE)]
+        names = [name for name in found if not _OWN.fullmatch(name) and len(name) <= MAX_WORDS]
+        return StateHead(tuple(names[:MAX_NAMES]), (), "", {})
+
     def kept(self) -> str:
         """A sentence on what a shell started now takes over from this one."""
         lost = "Background jobs go on, but `jobs` and `wait` no longer know them."
-        marker = self._marker()
+        marker = self._marker()[:2]
         if marker == ("exit", self._number):
             return f"Variables, functions, aliases, options and the current folder are kept. {lost}"
         if marker[0] in ("cell", "exit"):
@@ -107,20 +150,23 @@ class Bash:
             )
         return f"Variables, functions and the current folder are lost; files are kept. {lost}"
 
-    def _marker(self) -> tuple[str, int]:
-        """When the state file was written. The guest can forge it, and then reads a wrong sentence."""
+    def _marker(self) -> tuple[str, int, str]:
+        """When the state file was written, and which one. The guest can forge it, and then reads a wrong sentence."""
+        match = re.fullmatch(rb"(cell|exit) (\d{1,9}) ([ab]) *\n", self._read(STATE_FILE, 64))
+        return (match[1].decode(), int(match[2]), match[3].decode()) if match else ("none", 0, "")
+
+    def _read(self, path: Path, size: int) -> bytes:
+        """The start of a file that the guest may have put something else in place of; empty where it cannot be read."""
         try:
-            found = os.open(self._folder / STATE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            found = os.open(self._folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            return "none", 0
+            return b""
         try:
-            text = os.read(found, 64) if stat.S_ISREG(os.fstat(found).st_mode) else b""
+            return os.read(found, size) if stat.S_ISREG(os.fstat(found).st_mode) else b""
         except OSError:
-            text = b""
+            return b""
         finally:
             os.close(found)
-        match = re.fullmatch(rb"(cell|exit) (\d{1,9}) [ab] *\n", text)
-        return (match[1].decode(), int(match[2])) if match else ("none", 0)
 
 
 def _done(execution_id: str, return_code: int, *, interrupted: bool = False) -> Done:

@@ -12,6 +12,7 @@
 # They are opened with <>, for some file systems take milliseconds to empty a file, and end in a NUL.
 
 __cell_file=$1;
+__cell_folder=${1%/.tmp/*};
 set --;
 shopt -s expand_aliases;
 builtin trap '' INT;
@@ -21,6 +22,7 @@ builtin trap '' INT;
 __cell_save='
   case $__cell_side in a) __cell_side=b;; *) __cell_side=a;; esac;
   {
+    \builtin printf ": %s\n" "$__cell_folder";
     \builtin shopt -p;
     \builtin printf "cd -- %q\n" "$PWD";
     \builtin umask -p;
@@ -41,10 +43,14 @@ __cell_bye='
   \builtin eval "$__cell_guest_trap";
   { \builtin set +euvx; \builtin trap - EXIT INT; __cell_guest_trap= __cell_marker=exit; \builtin eval "$__cell_save"; } 2>/dev/null;';
 
-# What a former shell left: variables, functions, options and folder.
+# What a former shell left: variables, functions, options and folder. Where the session's folder has another path by now,
+# as a snapshot of it may, all that names the former path is given the new one.
 {
   builtin read -r __cell_marker __cell_number __cell_side <"$__cell_file" &&
   IFS= builtin read -r -d '' __cell_code <"$__cell_file.$__cell_side" &&
+  __cell_was=${__cell_code%%$'\n'*} && __cell_was=${__cell_was#: } &&
+  { [[ $__cell_was != /?* || $__cell_was == "$__cell_folder" ]] ||
+    __cell_code=${__cell_code//"$__cell_was"/"$__cell_folder"}; } &&
   builtin eval "$__cell_code";
 } </dev/null >/dev/null 2>&1;
 { builtin set +euvxn; } 2>/dev/null;

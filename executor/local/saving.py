@@ -18,6 +18,7 @@ from typing import Any
 
 from executor.errors import BackendFailed, Busy
 from executor.languages import channel
+from executor.languages.bash import Bash
 from executor.languages.channel import ProtocolError, StateHead
 from executor.local.archive import open_inside, parent_of
 from executor.local.crew import NAMES, Crew
@@ -31,6 +32,7 @@ STATE_FOLDER = ".state"
 
 ATTEMPTS = 3
 DUMP_SECONDS = 20.0
+SHELL_SECONDS = 2.0
 TRIAL_SECONDS = 20.0
 QUICK, SLOW = 0.002, 0.02
 """Seconds between two looks for the file, at first and later."""
@@ -165,7 +167,20 @@ class Saving:
             states.append(state)
         return states
 
+    def _shell(self, cell: int) -> Pauses:
+        """A shell writes its state by itself, a moment after it has said that a cell is done."""
+        shell = self._programs["bash"].interpreter()
+        assert isinstance(shell, Bash)
+        until = time.monotonic() + SHELL_SECONDS
+        while shell.saved() != cell and self._crew.known("bash") is not None and time.monotonic() < until:
+            if self._busy("bash"):
+                raise Busy("bash is at work; its state is saved when it has ended.")
+            yield SLOW
+        return State("bash", shell.state(), cell=cell)
+
     def _one(self, language: Language, cell: int) -> Pauses:
+        if language == "bash":
+            return (yield from self._shell(cell))
         new = f"{state_path(language)}.new"
         without: list[str] = []
         lost: list[channel.LostName] = []

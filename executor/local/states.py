@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from executor.errors import Busy
 from executor.languages import channel
+from executor.languages.bash import Bash
 from executor.languages.channel import ProtocolError, StateHead
 from executor.local.crew import NAMES, Crew
 from executor.local.guard import Guard
@@ -100,9 +101,7 @@ class States:
         files: list[State] = []
         for language, number in changed.items():
             worker = self._crew.known(language)
-            if language == "bash":
-                files.append(State(language, self._shell_head(), cell=number))
-            elif worker is not None and worker.ready:
+            if language == "bash" or (worker is not None and worker.ready):
                 order.append((language, number))
             elif language not in self._good:
                 files.append(State(language, None, f"The {NAMES[language]} process had ended.", cell=number))
@@ -137,7 +136,8 @@ class States:
             self._good.pop(state.language, None)
 
     def _shell_head(self) -> StateHead | None:
-        return self._programs["bash"].interpreter().state()
+        shell = self._programs["bash"].interpreter()
+        return shell.state() if isinstance(shell, Bash) else None
 
     # Restoring
 
