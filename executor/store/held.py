@@ -21,7 +21,7 @@ class Held:
     """A session: its newest snapshot, the bytes of every name it has, the highest sequence that was taken.
 
     `proven` packs were read back whole, `written` names are of this server. `index` is the newest snapshot with its
-    tree, where that is kept.
+    tree, where that is kept, and `missing` what of it came back damaged.
     """
 
     key: str
@@ -32,6 +32,7 @@ class Held:
     sequence: int = 0
     index: Manifest | None = None
     index_size: int = 0
+    missing: frozenset[str] = frozenset()
     proven: set[Name] = field(default_factory=set)
     written: dict[Name, float] = field(default_factory=dict)
 
@@ -97,7 +98,7 @@ class Table:
         """Keep a manifest for the next comparison, at the expense of the one that was used longest ago."""
         if self._held.get(held.key) is not held:
             return  # deleted meanwhile
-        held.index, held.index_size = manifest, size
+        held.index, held.index_size, held.missing = manifest, size, frozenset()
         self._indexed.pop(held.key, None)
         self._indexed[held.key] = len(manifest.entries)
         while sum(self._indexed.values()) > INDEXED and len(self._indexed) > 1:

@@ -89,6 +89,11 @@ class Manifest:
         """What the folder had, as `save` was told it."""
         return {path: kept.print for path, kept in self.entries.items()}
 
+    def head(self, size: int) -> Head:
+        """Its head, `size` being the bytes of the encoded manifest."""
+        packs = tuple((pack.name, pack.size) for pack in self.packs)
+        return Head(self.name, self.session_id, self.meta, self.taken_at, packs, size)
+
     def encode(self) -> bytes:
         """The file's bytes."""
         head = {

@@ -326,3 +326,23 @@ async def test_a_parcel_may_bring_things_twice_unasked_and_in_each_others_way(op
     content = {path: data for path, (_, _, data) in (await new_room().unpack(pieces)).content().items()}
     assert content == {"a": b"last", "d": b"a file after all", "l": "target"}
     assert snapshot.damaged == []
+
+
+async def test_two_servers_that_save_the_same_session_at_once_never_corrupt_it(opened, new_room):
+    old = await opened()
+    new = await opened(settle=1000.0)
+    rooms = {"old": new_room(), "new": new_room()}
+    saved = []
+
+    async def save(name, store, turn):
+        room = rooms[name]
+        room.write(f"f{turn % 4}", os.urandom(50_000))
+        room.write("turn", f"{name} {turn}".encode())
+        saved.append(room.content())
+        await store.save("id", {"by": name}, room.tree(), room.changed)
+
+    for turn in range(25):
+        await asyncio.gather(save("old", old, turn), save("new", new, turn), new.load("id"), return_exceptions=True)
+        snapshot, parcel, _ = await (await opened(settle=1000.0) if turn == 20 else new).load("id")
+        assert (await new_room().unpack(parcel)).content() in saved[-2:]
+        assert snapshot.meta == {"by": "new"} and snapshot.damaged == []
