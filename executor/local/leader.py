@@ -180,12 +180,14 @@ class Leader:
             reply = {"error": "FileRefused", "message": f"The file system refused: {error.strerror or error}."}
         self._line.tell({"reply": request, **reply})
 
-    def _answer_later(self, request: int, order: Callable[[Callable[[list[State] | Busy], None]], None]) -> None:
+    def _answer_later(
+        self, request: int, order: Callable[[Callable[[list[State] | ExecutorError], None]], None]
+    ) -> None:
         """Answer with the states that an order comes to, in the end."""
 
-        def reply(states: list[State] | Busy) -> None:
-            if isinstance(states, Busy):
-                self._line.tell({"reply": request, "error": "Busy", "message": str(states)})
+        def reply(states: list[State] | ExecutorError) -> None:
+            if isinstance(states, ExecutorError):
+                self._line.tell({"reply": request, "error": type(states).__name__, "message": str(states)})
             else:
                 self._line.tell({"reply": request, "states": [state.to_json() for state in states]})
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from executor.errors import BackendFailed, Busy
+from executor.errors import BackendFailed, Busy, ExecutorError
 from executor.languages import channel
 from executor.languages.bash import Bash
 from executor.languages.channel import ProtocolError, StateHead
@@ -110,7 +110,7 @@ class Saving:
         loop: Loop,
         programs: dict[Language, Program],
         busy: Callable[[Language], bool],
-        done: Callable[[list[State] | Busy], None],
+        done: Callable[[list[State] | ExecutorError], None],
     ) -> None:
         """Begin to save `languages`, each with the number of its last cell; `busy` tells whether one runs a cell."""
         self._workspace = workspace
@@ -140,6 +140,10 @@ class Saving:
             except Busy as busy:
                 self.over = True
                 self._done(busy)
+            except Exception as error:
+                # whatever it is, the session is worth more than its snapshot
+                self.over = True
+                self._done(BackendFailed(f"Saving failed: {error!r}"))
 
     def hurry(self) -> None:
         """Something happened that it may have waited for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from executor.errors import Busy
+from executor.errors import Busy, ExecutorError
 from executor.languages import channel
 from executor.languages.bash import Bash
 from executor.languages.channel import ProtocolError, StateHead
@@ -26,7 +26,7 @@ SHOWN = 8
 
 _NEVER = float("inf")
 
-Reply = Callable[[list[State] | Busy], None]
+Reply = Callable[[list[State] | ExecutorError], None]
 
 
 class States:
@@ -106,8 +106,8 @@ class States:
             elif language not in self._good:
                 files.append(State(language, None, f"The {NAMES[language]} process had ended.", cell=number))
 
-        def done(states: list[State] | Busy) -> None:
-            if isinstance(states, Busy):
+        def done(states: list[State] | ExecutorError) -> None:
+            if isinstance(states, ExecutorError):
                 # what was not saved is to be saved, still
                 self._changed = {**changed, **self._changed}
                 reply(states)
@@ -163,7 +163,7 @@ class States:
             reply(states)
             return
 
-        def answer(found: list[State] | Busy) -> None:
+        def answer(found: list[State] | ExecutorError) -> None:
             assert isinstance(found, list)
             reply([*found, *(state for state in states if state.language != "python")])
 

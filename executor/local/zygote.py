@@ -67,7 +67,7 @@ def _forget_fonts() -> None:
     from matplotlib import font_manager  # noqa: PLC0415  loaded by `preload` already
 
     with contextlib.suppress(AttributeError):  # not its public face: where it is gone, forks only cost more
-        font_manager._get_font.cache_clear()
+        font_manager._get_font.cache_clear()  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()
 

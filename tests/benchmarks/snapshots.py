@@ -1,0 +1,88 @@
+"""Snapshots beside what people do without them: `python -m tests.benchmarks.snapshots`.
+
+What a user waits for while a session is saved, and what saving, parking and waking cost, at 1 MB and 100 MB of state.
+Beside it what a notebook's kernel has instead: a start, and running the cells again (here: making the same array).
+"""
+
+import asyncio
+import tempfile
+import time
+
+from executor import Executor, Settings
+from executor.events import SessionRestored, SnapshotTaken
+from tests.benchmarks import kernels
+from tests.benchmarks.timing import UNCAPPED, p50
+
+SIZES = {"1 MB": 131_072, "100 MB": 13_107_200}
+ROUNDS = {"1 MB": 12, "100 MB": 4}
+
+
+async def measure() -> dict[str, float]:
+    """Milliseconds, by name."""
+    figures: dict[str, float] = {}
+    for label, floats in SIZES.items():
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as kept:
+            figures |= await _of(kept, label, floats)
+    return figures
+
+
+async def _of(kept: str, label: str, floats: int) -> dict[str, float]:
+    settings = Settings(state_dir=kept, snapshot_after=3600, snapshot_every=3600, allow_weak_sandbox=True, **UNCAPPED)
+    taken, restored = [], []
+
+    def note(event: object) -> None:
+        if isinstance(event, SnapshotTaken):
+            taken.append(event.seconds * 1e3)
+        elif isinstance(event, SessionRestored):
+            restored.append(event.seconds * 1e3)
+
+    async with Executor(settings) as executor:
+        unsubscribe = executor.bus.subscribe(note)
+        keeper = executor._up.keeper  # noqa: SLF001  what is measured is asked for at once, not waited for
+        caller = {"owner": "bench", "conversation": "1"}
+
+        async def run(code: str) -> float:
+            began = time.perf_counter()
+            result = await executor.execute(code, language="python", **caller)
+            assert result.success, result
+            return (time.perf_counter() - began) * 1e3
+
+        await run(f"import numpy as np; x = np.random.default_rng(1).random({floats})")
+        session = keeper.table.live()[0]
+        quiet = [await run("1+1") for _ in range(20)]
+        beside, parks, wakes = [], [], []
+        for _ in range(ROUNDS[label]):
+            await run("x[0] += 1")
+            saving = asyncio.create_task(executor._up.snapshots.take(session))  # noqa: SLF001
+            await asyncio.sleep(0)
+            # the cell that comes while the interpreter copies itself
+            beside.append(await run("1+1"))
+            assert await saving
+            await run("x[0] += 1")
+            began = time.perf_counter()
+            assert await keeper._park(session, "idle")  # noqa: SLF001
+            parks.append((time.perf_counter() - began) * 1e3)
+            wakes.append(await run("x[0]"))
+        unsubscribe()
+        return {
+            f"{label}: a cell, quiet": p50(quiet),
+            f"{label}: the cell that comes while a snapshot begins": p50(beside),
+            f"{label}: snapshot, in the background": p50(taken),
+            f"{label}: park (snapshot, trial, end)": p50(parks),
+            f"{label}: first call after it (wake and run)": p50(wakes),
+            f"{label}: wake": p50(restored),
+        }
+
+
+async def main() -> None:
+    figures = await measure()
+    theirs = await kernels.measure()
+    for name, value in figures.items():
+        print(f"{name:60}{value:10.1f} ms")
+    print(f"{'ipykernel: a start, with nothing of what was there':60}{theirs['create_ms']:10.1f} ms")
+    ratio = theirs["create_ms"] / figures["1 MB: first call after it (wake and run)"]
+    print(f"waking 1 MB against starting a kernel: {ratio:.1f}x")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
