@@ -30,6 +30,15 @@ def reduce_array(a: np.ndarray[Any, Any]) -> Any:
     return _reduce_owner(a)
 
 
+def check_array(a: np.ndarray[Any, Any]) -> None:
+    """Raises Unsaveable for an array of a derived type that numpy would store apart from what it shares memory with."""
+    if isinstance(a, np.memmap):
+        raise Unsaveable("memory-mapped array")
+    base: Any = a.base
+    if isinstance(base, np.ndarray) and _refcount(base) > _ALONE:
+        raise Unsaveable(f"{type(a).__name__} that shares memory with another array")
+
+
 def _shared(base: object) -> bool:
     owner = base.obj if isinstance(base, memoryview) else base
     return isinstance(owner, _SHAREABLE)

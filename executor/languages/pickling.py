@@ -28,7 +28,7 @@ import cloudpickle
 import numpy as np
 
 from executor.languages import rebuilding
-from executor.languages.arrays import reduce_array
+from executor.languages.arrays import check_array, reduce_array
 from executor.languages.openfiles import KINDS, reduce_file
 from executor.languages.reasons import Unsaveable
 
@@ -124,8 +124,13 @@ class StatePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 raise Unsaveable("open file of an unusual kind")
         elif issubclass(kind, Enum) and not self._found(kind):
             return self._member(obj, kind)
-        if issubclass(kind, np.memmap):
-            raise Unsaveable("memory-mapped array")
+        elif issubclass(kind, np.ndarray):
+            check_array(obj)
+            return NotImplemented
+        elif issubclass(kind, BaseException):
+            return _error(obj)
+        elif issubclass(kind, (dict, list)) and _filled_by_the_guest(kind):
+            return _container(obj, kind)
         self._plain.add(kind)
         return NotImplemented
 
@@ -275,6 +280,34 @@ class StatePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _attributes(self, marker: _Attributes) -> Any:
         return rebuilding.fill_class, (marker.kind, marker.names, marker.registered)
+
+
+def _error(error: BaseException) -> Any:
+    """An exception, with those that it came from; its traceback ends with the process."""
+    reduced = cast(Any, error.__reduce_ex__(5))
+    if not isinstance(reduced, tuple) or len(reduced) > 3 or (error.__cause__ is None and error.__context__ is None):
+        return reduced
+    own = reduced[2] if len(reduced) == 3 else None
+    state = (own, error.__cause__, error.__context__, error.__suppress_context__)
+    return (*reduced[:2], state, None, None, rebuilding.fill_error)
+
+
+def _filled_by_the_guest(kind: Any) -> bool:
+    """Whether pickle would fill a container by methods of the guest's, which may do anything with what they are given.
+
+    That is so where it is pickled in the usual way, and the methods are not the built-in ones.
+    """
+    if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
+        return False
+    if issubclass(kind, dict):
+        return kind.__setitem__ is not dict.__setitem__ or kind.items is not dict.items
+    return any(getattr(kind, name) is not getattr(list, name) for name in ("append", "extend", "__iter__"))
+
+
+def _container(obj: Any, kind: type) -> Any:
+    make, args, state = object.__reduce_ex__(obj, 5)[:3]
+    items = list(dict.items(obj)) if issubclass(kind, dict) else list.copy(obj)
+    return make, args, (state, items), None, None, rebuilding.fill_container
 
 
 def _dispatcher(function: types.FunctionType) -> Any:

@@ -157,6 +157,36 @@ def fill_class(kind: type, names: dict[str, Any], registered: list[type]) -> Non
         abc.ABCMeta.register(kind, other)  # type: ignore[arg-type]
 
 
+def fill_error(error: BaseException, state: tuple[Any, Any, Any, bool]) -> None:
+    """Set what an exception carries and what it came from."""
+    own, error.__cause__, error.__context__, error.__suppress_context__ = state
+    if own is not None:
+        _fill(error, own)
+
+
+def fill_container(container: Any, state: tuple[Any, list[Any]]) -> None:
+    """Fill a dict or a list of the guest's kind past its own methods."""
+    own, items = state
+    if isinstance(container, dict):
+        dict.update(container, items)
+    else:
+        list.extend(container, items)
+    if own is not None:
+        _fill(container, own)
+
+
+def _fill(value: Any, state: Any) -> None:
+    """What pickle does with a state."""
+    if (take := getattr(value, "__setstate__", None)) is not None:
+        take(state)
+        return
+    own, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+    if own:
+        value.__dict__.update(own)
+    for name, content in (slots or {}).items():
+        setattr(value, name, content)
+
+
 def nothing(value: object, state: object) -> None:
     """Loading `state` has done its work."""
 

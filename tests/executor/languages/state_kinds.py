@@ -80,6 +80,12 @@ KEPT = {
                "hashed[Hashed(2)] == 2"),
     "MyList": ("class MyList(list):\n    pass\nmylist = MyList([1, 2])\nmylist.tag = 't'", "mylist == [1, 2] and mylist.tag == 't' and type(mylist) is MyList"),
     "MyError": ("class MyError(Exception):\n    pass\nerror = MyError('a', 3)", "error.args == ('a', 3) and type(error) is MyError"),
+    "chained": ("try:\n    try:\n        1 / 0\n    except ZeroDivisionError as inner_error:\n        raise MyError('outer') from inner_error\nexcept MyError as e:\n    e.extra = 5\n    chained = e",
+                "chained.args == ('outer',) and type(chained.__cause__) is ZeroDivisionError and chained.extra == 5 and chained.__suppress_context__"),
+    "Doubling": ("class Doubling(dict):\n    def __setitem__(self, k, v):\n        super().__setitem__(k, 2 * v)\n        self.log.append(k)\nclass Logged(list):\n    def append(self, v):\n        super().append((len(self), v))\n    extend = None\n"
+                 "doubling, logged = Doubling(), Logged()\ndoubling.log = []\ndoubling['a'] = 1\nlogged.append('x')",
+                 "dict(doubling) == {'a': 2} and doubling.log == ['a'] and list(logged) == [(0, 'x')]"),
+    "matrix": ("matrix = np.matrix([[1, 2], [3, 4]])", "(matrix * matrix).tolist() == [[7, 10], [15, 22]]"),
     "Exotic": ("exotic = {}\nexec('z = 4\\ndef fz():\\n    return z', exotic)\nfz = exotic['fz']", "fz() == 4 and exotic['fz'] is fz and fz.__globals__ is exotic"),
     "arr": ("arr = np.arange(12.0).reshape(3, 4).copy()\nview = arr[1:, ::2]\nback = arr[::-1].T\nowner = arr",
             "view.base is arr and back.base is arr and owner is arr and arr.flags.owndata and [arr.__setitem__((1, 0), 99), view[0, 0] == 99 == back[0, 1]][1]"),
@@ -163,6 +169,8 @@ LOST = {
     "dynamic": ("dynamic = _types.ModuleType('dynamic')", "module that cannot be imported by its name"),
     "rows": ("import csv\nrows = csv.reader(['a,b'])", "csv reader"),
     "sharing": ("sharing = np.frombuffer(barray, 'u1')", "array that shares memory with another object"),
+    "row": ("row = matrix[0]", "matrix that shares memory with another array"),
+    "memmap": ("memmap = np.memmap('mm.bin', 'u1', 'w+', shape=(8,))", "memory-mapped array"),
     "looping": ("looping = open('r.txt')\nfor _l in looping: break", "open file in the middle of a loop over its lines"),
     "unlinked": ("unlinked = open('gone.txt', 'w')\nos.unlink('gone.txt')", "open file that has been deleted"),
 }  # fmt: skip

@@ -1,0 +1,36 @@
+"""What a Python session holds survives parking inside the real sandbox, too, where neither copy nor trial is free."""
+
+from state_kinds import KEPT, LOST
+
+from executor import Executor, Settings
+
+
+async def test_each_kind_comes_back_or_is_named_after_parking_in_the_sandbox(tmp_path):
+    settings = Settings(
+        work_dir=str(tmp_path / "work"),
+        state_dir=str(tmp_path / "kept"),
+        security_policy="off",
+        allow_weak_sandbox=True,
+        max_sessions=1,
+        spare_sessions=0,
+    )
+    async with Executor(settings) as executor:
+        a = {"owner": "a", "conversation": "1"}
+        refused = set()
+        for name, (code, _) in (KEPT | LOST).items():
+            result = await executor.execute(code or "1", language="python", **a)
+            if not result.success:
+                refused.add(name)  # what a sandbox does not let be made, such as a pool's processes
+        assert not refused & set(KEPT)
+        await executor.execute("1", language="python", owner="b")
+        (session,) = executor.list_sessions(**a)
+        assert session.state == "parked"
+        checks = {name: check for name, (_, check) in KEPT.items()}
+        code = (
+            f"_wrong = []\nfor _name, _check in {checks!r}.items():\n    try:\n        _right = eval(_check)\n"
+            "    except Exception as _error:\n        _right = False\n        print(repr(_error))\n"
+            "    if not _right:\n        _wrong.append(_name)\nprint(_wrong)"
+        )
+        assert (await executor.execute(code, language="python", **a)).stdout == "[]\n"
+        there = await executor.execute(f"print([n for n in {list(LOST)} if n in globals()])", language="python", **a)
+        assert there.stdout == "[]\n"
