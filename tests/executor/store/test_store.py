@@ -346,3 +346,35 @@ async def test_two_servers_that_save_the_same_session_at_once_never_corrupt_it(o
         snapshot, parcel, _ = await (await opened(settle=1000.0) if turn == 20 else new).load("id")
         assert (await new_room().unpack(parcel)).content() in saved[-2:]
         assert snapshot.meta == {"by": "new"} and snapshot.damaged == []
+
+
+async def test_a_server_that_was_followed_deletes_nothing_that_the_new_one_builds_upon(opened, room, new_room):
+    old = await opened()
+    fill(room)
+    await old.save("id", {}, room.tree(), room.changed)
+    new = await opened()
+    _, parcel, _ = await new.load("id")
+    restored = await new_room().unpack(parcel)
+    await asyncio.sleep(0.05)
+    new.rebase("id", restored.tree())
+    restored.write("more", b"x")
+    await new.save("id", {"by": "new"}, restored.tree(), restored.changed)
+    assert restored.asked == [["more"]]
+    for path in ("data/large.bin", "data/zeros"):
+        room.write(path, os.urandom(10))
+    await old.save("id", {"by": "old"}, room.tree(), room.changed)
+    for store in (new, await opened()):
+        snapshot, parcel, _ = await store.load("id")
+        assert (await new_room().unpack(parcel)).content() == restored.content()
+        assert snapshot.meta == {"by": "new"} and snapshot.damaged == []
+
+
+async def test_a_pack_that_somebody_took_away_is_written_anew_even_where_nothing_changed(opened, room, new_room):
+    store = await opened()
+    fill(room)
+    await store.save("id", {}, room.tree(), room.changed)
+    for path in opened.files(".pack"):
+        path.unlink()
+    await store.save("id", {}, room.tree(), room.changed)
+    _, parcel, _ = await (await opened()).load("id")
+    assert (await new_room().unpack(parcel)).content() == room.content()
