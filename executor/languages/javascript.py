@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -53,6 +54,14 @@ class JavaScript:
     def interrupt(self) -> bytes:
         """The frame that stops the running cell."""
         return encode({"op": "interrupt"})
+
+    def save(self, path: str, *, limit: int, without: Sequence[str] = (), fork: bool = True) -> bytes:
+        """The frame that has node write its names to `path`; it cannot fork, so it does so itself in any case."""
+        return encode({"op": "save", "path": path, "limit": limit, "without": list(without)})
+
+    def restore(self, order: str, path: str) -> bytes:
+        """The frame that has a fresh node take over the state in `path`; it answers with `Restored`."""
+        return encode({"op": "restore", "id": order, "path": path})
 
     def feed(self, data: bytes) -> list[Event]:
         """Checked events. Raises ProtocolError."""

@@ -15,6 +15,8 @@ import { bundle } from "./node_display.mjs";
 import { describe, describeSyntax, shorten } from "./node_errors.mjs";
 import { linking } from "./node_guest.mjs";
 import { CONTROL, send, writeAll } from "./node_output.mjs";
+import { State } from "./node_state.mjs";
+import { remember } from "./node_anchors.mjs";
 
 const MAX_TEXT = 1_000_000; // characters of a shown value
 const MAX_HELD = 20; // reports kept for the next cell
@@ -78,13 +80,9 @@ process.on("SIGINT", () => {}); // the guard stops synchronous children with it;
 
 const session = new Session();
 session.connect();
-const hand = { value: undefined };
-globalThis.__hand__ = hand;
-let handId;
-session.post("Runtime.evaluate", { expression: "__hand__" }, (error, reply) => {
-  handId = reply.result.objectId;
-});
-delete globalThis.__hand__;
+const { channel, turn } = State.channel();
+const saved = new State(session, channel.port1, turn);
+const { hand, handId } = saved;
 
 // The real value behind what the inspector calls a remote object.
 function real(remote) {
@@ -110,6 +108,7 @@ function execute(cell) {
   running = cell;
   Atomics.store(state, 0, cell.sequence);
   reportHeld();
+  saved.saw(cell.number, cell.source);
   if (cell.problem) {
     finish(cell, "error", describeSyntax({ ...cell.problem, number: cell.number, source: cell.source }));
     return;
@@ -175,17 +174,20 @@ function finish(cell, status, error) {
 const guard = new Worker(new URL("./node_guard.mjs", import.meta.url), {
   execArgv: ["--expose-internals", "--no-warnings"], // there alone: Node's own acorn reads the imports of a cell
   env: {},
-  workerData: { state, control: CONTROL },
+  workerData: { state, control: CONTROL, sources: channel.port2, turn },
+  transferList: [channel.port2],
   resourceLimits: { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 8 },
 });
 guard.on("message", (message) => {
   if (message.op === "execute") execute(message);
   else if (message.op === "cancel" && running?.sequence === message.sequence) {
     finish(running, "interrupted", STOPPED);
-  }
+  } else if (message.op === "save") saved.save(message, running !== null);
+  else if (message.op === "restore") saved.restore(message).then(send);
 });
 guard.on("error", (error) => {
   writeAll(2, Buffer.from(`The guard of this JavaScript session failed: ${error?.message}\n`));
   process.reallyExit(70);
 });
+remember();
 guard.on("online", () => send({ event: "ready" }));

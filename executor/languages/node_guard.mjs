@@ -10,12 +10,13 @@ import { Script } from "node:vm";
 import { parentPort, workerData } from "node:worker_threads";
 
 import { rewrite } from "./node_imports.mjs";
+import { readSource } from "./node_sources.mjs";
 
 const MAX_FRAME = 8 * 1024 * 1024;
 const PATIENCE = 10; // milliseconds between one step and the next
 const STEPS = 500;
 
-const { state, control } = workerData;
+const { state, control, sources, turn } = workerData;
 let sequence = 0;
 let stopping = 0;
 
@@ -79,6 +80,13 @@ function stopChildren() {
   }
 }
 
+// The main thread sleeps until `turn` is 1: see State.analyse.
+sources.on("message", (texts) => {
+  sources.postMessage(texts.map(readSource));
+  Atomics.store(turn, 0, 1);
+  Atomics.notify(turn, 0);
+});
+
 let pending = Buffer.alloc(0);
 const channel = new Socket({ fd: control, readable: true, writable: false });
 channel.on("data", (data) => {
@@ -91,6 +99,7 @@ channel.on("data", (data) => {
     pending = pending.subarray(4 + size);
     if (message.op === "execute") execute(message);
     else if (message.op === "interrupt") interrupt();
+    else parentPort.postMessage(message);
   }
 });
 const leaderIsGone = () => process.kill(process.pid, "SIGKILL");

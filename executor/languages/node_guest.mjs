@@ -9,7 +9,9 @@ import vm from "node:vm";
 
 import { Output } from "./node_output.mjs";
 
-const folder = process.cwd();
+export const folder = process.cwd();
+export const builtins = new Set(); // names of Node's modules that have been asked for
+export const namespaces = new Map(); // what a cell has imported, and the name it used
 const cellFile = join(folder, "cell.js");
 const packages = pathToFileURL(join(folder, ".packages", "node", "cell.js")).href;
 
@@ -17,7 +19,9 @@ const packages = pathToFileURL(join(folder, ".packages", "node", "cell.js")).hre
 registerHooks({
   resolve(specifier, context, next) {
     try {
-      return next(specifier, context);
+      const found = next(specifier, context);
+      if (found.url.startsWith("node:")) builtins.add(found.url.slice(5));
+      return found;
     } catch (error) {
       const bare = !/^(\.{0,2}\/|[a-z][a-z0-9+.-]*:)/i.test(specifier);
       if (bare && /MODULE_NOT_FOUND$/.test(error?.code) && context.parentURL !== packages) {
@@ -37,10 +41,14 @@ const importFrom = vm.compileFunction(
   ["specifier", "options"],
   { filename: cellFile, importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER },
 );
-const importing = (specifier, options) => importFrom(specifier, options);
+const importing = async (specifier, options) => {
+  const namespace = await importFrom(specifier, options);
+  namespaces.set(namespace, `${specifier}`);
+  return namespace;
+};
 export const linking = new WeakSet(); // syntax errors that are about modules and have no place in the cell
 importing.names = async (specifier, names, options) => {
-  const namespace = await importFrom(specifier, options);
+  const namespace = await importing(specifier, options);
   for (const name of names) {
     if (!(name in namespace)) {
       const error = new SyntaxError(`The requested module '${specifier}' does not provide an export named '${name}'`);

@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 
 let acorn;
 
-function parse(code) {
+export function parse(code) {
   acorn ??= createRequire(import.meta.url)("internal/deps/acorn/acorn/dist/acorn");
   const options = { ecmaVersion: "latest", allowHashBang: true, allowAwaitOutsideFunction: true };
   try {
@@ -22,7 +22,7 @@ function parse(code) {
   }
 }
 
-function* nodes(root) {
+export function* nodes(root) {
   const stack = [root];
   while (stack.length) {
     const node = stack.pop();
