@@ -83,17 +83,17 @@ class Client:
             while time.monotonic() < until:
                 if self._server.life != life:
                     return False
-                await self._one(session)
+                await self._one(session, life)
                 mean = self._plan.pause * (10 if self._chance.random() < 0.1 else 1)
                 await self._pause(min(self._chance.expovariate(1 / mean) if mean else 0.0, until - time.monotonic()))
-            await self._stateful(session)
+            await self._stateful(session, life)
             await self._leave(session)
             return True
 
-    async def _one(self, session: ClientSession) -> None:
+    async def _one(self, session: ClientSession, life: int) -> None:
         cell = any_cell(self._chance)
         if cell is None:
-            await self._stateful(session)
+            await self._stateful(session, life)
         else:
             await self._checked(session, cell)
 
@@ -119,7 +119,7 @@ class Client:
                 self._tally.expected[f"{cell.kind}: {status}"] += 1
             self._tally.took(cell.kind, time.monotonic() - began)
 
-    async def _stateful(self, session: ClientSession) -> None:
+    async def _stateful(self, session: ClientSession, life: int) -> None:
         """Run the cell that replaces the state, and hold what it found against what must have been there."""
         memory, tally = self._memory, self._tally
         code = memory.next_cell()
@@ -132,10 +132,10 @@ class Client:
         if seen is None or answer[1] != "ok":
             tally.complain("unexpected", f"{self.name}: the stateful cell ended with {answer[1]}: {text[:300]}")
             return
-        least = memory.least(self._server.killed_at)
+        least = memory.least(life, self._server.killed_at)
         most = memory.sent - 1
-        killed = bool(memory.answered) and any(moment > memory.answered[-1][0] for moment in self._server.killed_at)
-        gone = memory.take(seen, time.monotonic())
+        killed = memory.killed(life)
+        gone = memory.take(seen, time.monotonic(), life)
         if seen.twice:
             tally.complain("twice", f"{self.name}: {seen.twice} numbers are in the file twice at {memory.sent}")
         if killed and (seen.before < least or seen.file < least):

@@ -45,6 +45,9 @@ class Memory:
     payload_kb: int
     sent: int = 0
     answered: list[tuple[float, int]] = field(default_factory=list)
+    life: int = 1
+    """The life of the server that gave the last answer; by the clock alone an answer that was on its way when the
+    server was killed would seem to come from the next one."""
 
     def next_cell(self) -> str:
         """The code of the next stateful cell."""
@@ -56,18 +59,23 @@ class Memory:
         blob = hashlib.sha256(f"{self.owner}-{number}".encode()).digest() * (self.payload_kb * 32) if number else b""
         return hashlib.sha256(blob).hexdigest()
 
-    def least(self, killed_at: list[float]) -> int:
-        """The oldest number that may be there now: the last one answered, or what was answered 10 s before the first
-        kill since then."""
+    def killed(self, life: int) -> bool:
+        """Whether the server was killed since the last answer; it now lives its `life`-th life, counted from 1."""
+        return bool(self.answered) and life > self.life
+
+    def least(self, life: int, killed_at: list[float]) -> int:
+        """The oldest number that may be there now: the last one answered, or what was answered 10 s before the end of
+        the life in which that was; `killed_at` has the ends of all lives so far."""
         if not self.answered:
             return 0
-        since = [moment for moment in killed_at if moment > self.answered[-1][0]]
-        if not since:
+        if not self.killed(life):
             return self.answered[-1][1]
-        return max((number for at, number in self.answered if at <= since[0] - MAY_LOSE_SECONDS), default=0)
+        latest = killed_at[self.life - 1] - MAY_LOSE_SECONDS
+        return max((number for at, number in self.answered if at <= latest), default=0)
 
-    def take(self, seen: Seen, at: float) -> int:
+    def take(self, seen: Seen, at: float, life: int) -> int:
         """A cell was answered: what it found is so from now on. Returns how many answered cells are gone."""
+        self.life = life
         gone = sum(number > seen.before for _, number in self.answered)
         self.answered = [one for one in self.answered if one[1] <= seen.before]
         self.answered.append((at, self.sent))

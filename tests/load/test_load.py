@@ -43,15 +43,14 @@ def test_a_value_may_be_ten_seconds_older_than_a_kill_and_no_older() -> None:
     memory = Memory("a", 1)
     for at in (100.0, 105.0, 112.0):
         memory.next_cell()
-        memory.take(Seen(memory.sent - 1, "", memory.sent - 1, 0), at)
-    assert memory.least([]) == 3
-    assert memory.least([90.0]) == 3
-    assert memory.least([116.0]) == 2
-    assert memory.least([115.0, 500.0]) == 2
-    assert memory.least([112.5]) == 1
+        memory.take(Seen(memory.sent - 1, "", memory.sent - 1, 0), at, life=2)
+    assert memory.least(2, [90.0]) == 3
+    assert memory.least(3, [90.0, 116.0]) == 2
+    assert memory.least(4, [90.0, 115.0, 500.0]) == 2
+    assert memory.least(3, [90.0, 111.9]) == 1, "the last answer was on its way when the server was killed"
     memory.next_cell()
-    assert memory.take(Seen(1, "", 1, 0), 130.0) == 2
-    assert memory.least([]) == 4
+    assert memory.take(Seen(1, "", 1, 0), 130.0, life=3) == 2
+    assert memory.least(3, [90.0, 112.5]) == 4
 
 
 def test_the_digest_is_what_the_cell_itself_would_print(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
