@@ -22,7 +22,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, cast
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -31,6 +31,7 @@ from executor.languages import rebuilding
 from executor.languages.arrays import check_array, reduce_array
 from executor.languages.openfiles import KINDS, reduce_file
 from executor.languages.reasons import Unsaveable
+from executor.languages.reducers import filled_by_the_guest, reduce_container, reduce_dispatcher, reduce_error
 
 _dump = pickle.Pickler.dump
 _modules = sys.modules
@@ -128,9 +129,9 @@ class StatePickler(cloudpickle.Pickler):  # type: ignore[misc]
             check_array(obj)
             return NotImplemented
         elif issubclass(kind, BaseException):
-            return _error(obj)
-        elif issubclass(kind, (dict, list)) and _filled_by_the_guest(kind):
-            return _container(obj, kind)
+            return reduce_error(obj)
+        elif issubclass(kind, (dict, list)) and filled_by_the_guest(kind):
+            return reduce_container(obj, kind)
         self._plain.add(kind)
         return NotImplemented
 
@@ -156,7 +157,7 @@ class StatePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _function(self, function: types.FunctionType) -> Any:
         if self._found(function):
             return NotImplemented
-        if (dispatcher := _dispatcher(function)) is not None:
+        if (dispatcher := reduce_dispatcher(function)) is not None:
             return dispatcher
         closure = function.__closure__
         cells = None if closure is None else tuple(map(self._number, closure))
@@ -281,44 +282,6 @@ class StatePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _attributes(self, marker: _Attributes) -> Any:
         return rebuilding.fill_class, (marker.kind, marker.names, marker.registered)
 
-
-def _error(error: BaseException) -> Any:
-    """An exception, with those that it came from; its traceback ends with the process."""
-    reduced = cast(Any, error.__reduce_ex__(5))
-    if not isinstance(reduced, tuple) or len(reduced) > 3 or (error.__cause__ is None and error.__context__ is None):
-        return reduced
-    own = reduced[2] if len(reduced) == 3 else None
-    state = (own, error.__cause__, error.__context__, error.__suppress_context__)
-    return (*reduced[:2], state, None, None, rebuilding.fill_error)
-
-
-def _filled_by_the_guest(kind: Any) -> bool:
-    """Whether pickle would fill a container by methods of the guest's, which may do anything with what they are given.
-
-    That is so where it is pickled in the usual way, and the methods are not the built-in ones.
-    """
-    if kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
-        return False
-    if issubclass(kind, dict):
-        return kind.__setitem__ is not dict.__setitem__ or kind.items is not dict.items
-    return any(getattr(kind, name) is not getattr(list, name) for name in ("append", "extend", "__iter__"))
-
-
-def _container(obj: Any, kind: type) -> Any:
-    make, args, state = object.__reduce_ex__(obj, 5)[:3]
-    items = list(dict.items(obj)) if issubclass(kind, dict) else list.copy(obj)
-    return make, args, (state, items), None, None, rebuilding.fill_container
-
-
-def _dispatcher(function: types.FunctionType) -> Any:
-    """A `singledispatch` function, whose cache is made of weak references."""
-    if function.__code__ is not _DISPATCH_CODE:
-        return None
-    registry: Mapping[type, Any] = function.registry  # type: ignore[attr-defined]
-    return rebuilding.make_dispatcher, (registry[object], [(k, f) for k, f in registry.items() if k is not object])
-
-
-_DISPATCH_CODE = cast(types.FunctionType, functools.singledispatch(lambda value: value)).__code__
 
 _REFUSED: tuple[type, ...] = (
     ctypes.CDLL,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from executor.languages.bundles import clean_text
@@ -97,6 +97,18 @@ def bounded(text: str, limit: int = MAX_WORDS) -> str:
     """`text` as one clean line of at most `limit` characters."""
     text = clean_text(text).replace("\n", " ")
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def told_name(key: Any) -> str:
+    """What a variable is called in a head; names that are no texts are told by their value or type."""
+    if type(key) is str:
+        return bounded(key)
+    return bounded(repr(key)) if type(key) in (int, float, bool, bytes, type(None)) else f"<{type_name(type(key))}>"
+
+
+def cell_of(cells: Mapping[str, int], key: Any) -> int | None:
+    """The cell that made or last changed a variable, as far as that is known."""
+    return cells.get(key) if type(key) is str else None
 
 
 def words_for(value: object) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from executor.languages import digests, figures, state
+from executor.languages import copying, digests, figures, surroundings
 from executor.languages.cells import Cells
 from executor.languages.displays import Displays
 from executor.languages.guest import take_keyboard_away
@@ -46,7 +46,8 @@ def warm_shell() -> NotebookShell:
     shell = make_shell(READY_NAMES)
     take_keyboard_away()
     _run_once(shell)
-    state.prepare()
+    copying.prepare()
+    surroundings.note_defaults()
     threads = sum(1 for _ in Path("/proc/self/task").iterdir())
     if threads != 1:
         raise RuntimeError(f"{threads} threads run after the preload; a fork needs exactly one.")

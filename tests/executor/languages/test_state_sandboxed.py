@@ -34,3 +34,22 @@ async def test_each_kind_comes_back_or_is_named_after_parking_in_the_sandbox(tmp
         assert (await executor.execute(code, language="python", **a)).stdout == "[]\n"
         there = await executor.execute(f"print([n for n in {list(LOST)} if n in globals()])", language="python", **a)
         assert there.stdout == "[]\n"
+
+
+async def test_where_no_further_process_is_allowed_the_worker_saves_by_itself(tmp_path):
+    settings = Settings(
+        work_dir=str(tmp_path / "work"),
+        state_dir=str(tmp_path / "kept"),
+        security_policy="off",
+        allow_weak_sandbox=True,
+        max_sessions=1,
+        spare_sessions=0,
+        session_processes=4,
+    )
+    async with Executor(settings) as executor:
+        a = {"owner": "a", "conversation": "1"}
+        started = "import subprocess\np = [subprocess.Popen(['sleep', '100']) for _ in range(3)]\nkept = [1]\nalias = kept"
+        assert (await executor.execute(started, language="python", **a)).success
+        await executor.execute("1", language="python", owner="b")
+        result = await executor.execute("print(kept, alias is kept)", language="python", **a)
+        assert result.stdout == "[1] True\n"
