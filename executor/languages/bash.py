@@ -26,6 +26,7 @@ from executor.languages.channel import (
     Done,
     ErrorData,
     Event,
+    LostName,
     ProtocolError,
     StateHead,
 )
@@ -125,17 +126,21 @@ class Bash:
         return self._marker()[1]
 
     def state(self) -> StateHead | None:
-        """What the state files hold, for the reader: names of variables and functions; None where no shell ran.
+        """What the state files hold, for the reader: names of variables and functions, and as lost the jobs that run
+        and the descriptors that are open; None where no shell ran.
 
         The guest can forge it, and then reads a wrong sentence.
         """
         if (side := self._marker()[2]) == "":
             return None
-        text = self._read(Path(f"{STATE_FILE}.{side}"), MAX_STATE).decode("utf-8", "replace")
+        # after a NUL the files hold what is lost, and after the next one what is left of a longer former state
+        parts = self._read(Path(f"{STATE_FILE}.{side}"), MAX_STATE).split(b"\0", 2)
+        text = parts[0].decode("utf-8", "replace")
         found: list[str] = re.findall(r"^declare -[-a-zA-Z]+ (\w+)(?==|$)", text, re.MULTILINE)
         found += [f"{name}()" for name in re.findall(r"^declare -f\w* (\S+)$", text, re.MULTILINE)]
         names = [name for name in found if not _OWN.fullmatch(name) and len(name) <= MAX_WORDS]
-        return StateHead(tuple(names[:MAX_NAMES]), (), "", {})
+        lost = _lost(parts[1].decode("utf-8", "replace")) if len(parts) == 3 else []
+        return StateHead(tuple(names[:MAX_NAMES]), tuple(lost[:MAX_NAMES]), "", {})
 
     def kept(self) -> str:
         """A sentence on what a shell started now takes over from this one."""
@@ -167,6 +172,16 @@ class Bash:
             return b""
         finally:
             os.close(found)
+
+
+def _lost(text: str) -> list[LostName]:
+    lost: list[LostName] = [
+        {"name": f"%{number}", "type": "job", "reason": f"running in the background: {what}"[:MAX_WORDS], "cell": None}
+        for number, what in re.findall(r"^\[(\d{1,9})\].  ?Running +(.*?)(?: &)?$", text, re.MULTILINE)
+    ]
+    for number in re.findall(r"^open (\d)$", text, re.MULTILINE):
+        lost.append({"name": f"descriptor {number}", "type": "file", "reason": "open file", "cell": None})
+    return lost
 
 
 def _done(execution_id: str, return_code: int, *, interrupted: bool = False) -> Done:

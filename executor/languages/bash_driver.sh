@@ -9,7 +9,8 @@
 #
 # $1 is the state's file: "cell 7 a" says that cell 7 came to its end, "exit 7 a" that it ended the shell, and that the
 # state is in the file beside it whose name ends in a. The two files take turns, so that a half-written one is never read.
-# They are opened with <>, for some file systems take milliseconds to empty a file, and end in a NUL.
+# They are opened with <>, for some file systems take milliseconds to empty a file, and end in a NUL. Between it and a
+# second one stands what cannot be taken over, for the reader: running jobs and open descriptors (bash has its own from 10).
 
 __cell_file=$1;
 __cell_folder=${1%/.tmp/*};
@@ -34,6 +35,12 @@ __cell_save='
     \builtin trap -p;
     \builtin alias -p;
     \builtin shopt -po;
+    \builtin printf "\0";
+    \builtin jobs -r;
+    for __cell_open in 3 4 5 6 7 8 9;
+    do
+      { \builtin : >&"$__cell_open"; } 2>/dev/null && \builtin printf "open %s\n" "$__cell_open";
+    done;
     \builtin printf "\0";
   } 1<>"$__cell_file.$__cell_side" &&
   \builtin printf "%-30s\n" "$__cell_marker $__cell_number $__cell_side" 1<>"$__cell_file";';

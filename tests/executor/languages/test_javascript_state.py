@@ -85,7 +85,8 @@ const when = new Date(86400000), never = new Date(NaN), re = /a(b)/gi; re.lastIn
 const bytes = Buffer.from("hello"), part = bytes.subarray(1, 3), floats = new Float64Array([1.5, 2]);
 const memory = floats.buffer, view = new DataView(memory, 8);
 const frozen = Object.freeze({ x: 1 }), bare = Object.create(null), extra = Object.assign([1], { more: 2 });
-const boxed = [new Number(1), new String("ab"), Object(1n)], own = Symbol("own"), keyed = { [own]: 1, [Symbol.for("all")]: 2 };
+const boxed = [new Number(1), new String("ab"), Object(1n)];
+const own = Symbol("own"), keyed = { [own]: 1, [Symbol.for("all")]: 2 };
 const failure = Object.assign(new TypeError("bad"), { code: "E1" }); let unset;
 """
 
@@ -96,9 +97,10 @@ def test_data_comes_back_as_it_was(folder: Path) -> None:
         DATA,
         expect={
             "twin === big && map.get(big).has('a') && cyclic.me === cyclic": "true",
-            "[big.list.length, 1 in big.list, big.deep.n === 10n ** 30n, Object.is(big.deep.zero, -0), 'und' in big.deep]": (
-                "[ 3, false, true, true, true ]"
+            "[big.list.length, 1 in big.list, big.deep.n === 10n ** 30n, 'und' in big.deep]": (
+                "[ 3, false, true, true ]"
             ),
+            "Object.is(big.deep.zero, -0)": "true",
             "[when.toISOString(), String(never), re.source, re.flags, re.lastIndex].join()": (
                 "'1970-01-02T00:00:00.000Z,Invalid Date,a(b),gi,3'"
             ),
@@ -108,7 +110,7 @@ def test_data_comes_back_as_it_was(folder: Path) -> None:
             "[Object.isFrozen(frozen), Object.getPrototypeOf(bare), extra.more, extra.length]": "[ true, null, 2, 1 ]",
             "boxed": "[ [Number: 1], [String: 'ab'], [BigInt: 1n] ]",
             "[keyed[own], keyed[Symbol.for('all')], own.description]": "[ 1, 2, 'own' ]",
-            "[failure instanceof TypeError, failure.message, failure.code, failure.stack.includes('cell 1:9')]": (
+            "[failure instanceof TypeError, failure.message, failure.code, failure.stack.includes('cell 1:10')]": (
                 "[ true, 'bad', 'E1', true ]"
             ),
             "typeof unset": "'undefined'",
@@ -128,9 +130,7 @@ def test_const_stays_const_and_let_stays_let(folder: Path) -> None:
         assert second.run("loose = 2; old = 3; [loose, old, globalThis.old, globalThis.loose]").value == (
             "[ 2, 3, 3, undefined ]"
         )
-        assert run(
-            second, "const fixed = 5; class Kind { x = 1 }; let loose = 6", "[fixed, loose, new Kind().x]"
-        ).value == ("[ 5, 6, 1 ]")
+        assert run(second, "const fixed = 5; class Kind { x = 1 }", "[fixed, new Kind().x]").value == ("[ 5, 1 ]")
 
 
 CLASSES = """
@@ -189,7 +189,8 @@ def test_functions_come_back_by_their_source_and_see_the_names_of_the_session(fo
         "Array.prototype.last = function () { return this[this.length - 1]; }",
         "const waited = await Promise.resolve(1); function later() { return waited; }",
         expect={
-            "rate = 10; [twice(2), await half(5), tool.run(1), tool.double, [...count()].length]": "[ 20, 0.5, 3, 4, 2 ]",
+            "rate = 10; [twice(2), await half(5), tool.run(1), tool.double]": "[ 20, 0.5, 3, 4 ]",
+            "[...count()]": "[ 1, 2 ]",
             "[later(), [1, 7].last(), twice.name, twice.length, tool.run.toString()]": (
                 "[ 1, 7, 'twice', 1, 'run(n) { return n + this.rate; }' ]"
             ),
@@ -213,8 +214,9 @@ def test_modules_are_loaded_again(folder: Path) -> None:
     (folder / "old.js").write_text("let n = 0; module.exports = { next() { n += 1; return n; } }")
     head = through(
         folder,
-        "const fs = require('fs'); const { readFileSync, promises } = require('node:fs'); import path, { join } from 'path'\n"
-        "import { two } from './local.mjs'; const old = require('./old.js'); old.next(); const { log } = console, M = Math",
+        "const fs = require('fs'); const { readFileSync, promises } = require('node:fs')\n"
+        "import path, { join } from 'path'; import { two } from './local.mjs'\n"
+        "const old = require('./old.js'); old.next(); const { log } = console, M = Math",
         expect={
             "[fs.readFileSync === readFileSync, promises === fs.promises, join === path.join, two(), M === Math]": (
                 "[ true, true, true, 2, true ]"
@@ -235,9 +237,11 @@ def test_what_cannot_be_kept_is_named_with_its_reason_and_its_cell(folder: Path)
             for (let i = 0; i < 2; i++) looped.push(() => i);
             const promise = Promise.resolve(1), timer = setTimeout(() => {}, 1e6), gen = (function* () { yield 1; })();
             const proxy = new Proxy({}, {}), weak = new WeakMap(), holder = { a: [{ f: closure }] };
-            const socket = new (require("net").Socket)(), emitter = new (require("events"))(), shared = new SharedArrayBuffer(1);
+            const socket = new (require("net").Socket)(), emitter = new (require("events"))();
+            const shared = new SharedArrayBuffer(1);
             class Secret { #x = 1; get x() { return this.#x; } } const secret = new Secret();
-            class Loud { static { console.log("made"); } } class Made extends (() => Object)() {} const bound = parseInt.bind(null);
+            class Loud { static { console.log("made"); } }
+            class Made extends (() => Object)() {} const bound = parseInt.bind(null);
             const self = (function () { return () => this; }).call({}), link = new URL("http://a/b");
             """,
             "/* nothing */ 1",
@@ -282,7 +286,8 @@ def test_the_folder_and_the_environment_of_the_process_come_back_where_the_folde
     with node(before) as first:
         run(
             first,
-            "require('fs').mkdirSync('sub'); process.chdir('sub'); process.env.MINE = 'yes'; delete process.env.LANG; var x = 1",
+            "require('fs').mkdirSync('sub'); process.chdir('sub'); var x = 1",
+            "process.env.MINE = 'yes'; delete process.env.LANG",
         )
         save(first)
     shutil.copytree(before, after)
