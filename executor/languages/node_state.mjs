@@ -4,7 +4,7 @@
 // to nothing special as they are, the rest as the nodes of node_graph.mjs. Only an idle session is saved.
 
 import { Buffer } from "node:buffer";
-import { closeSync, constants, openSync, readFileSync, renameSync, unlinkSync } from "node:fs";
+import { closeSync, constants, mkdirSync, openSync, readFileSync, renameSync, unlinkSync } from "node:fs";
 import { isAbsolute, join, relative } from "node:path";
 import process from "node:process";
 import v8 from "node:v8";
@@ -275,6 +275,11 @@ export class State {
   write(path, head, body) {
     const target = `${folder}/${path}`; // `join` would use what the guest may have replaced
     const part = `${target}.part`;
+    try {
+      mkdirSync(target.slice(0, target.lastIndexOf("/")), 0o700);
+    } catch {
+      // it is there, or opening says what is wrong
+    }
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
     const file = openSync(part, flags, 0o600);
     try {

@@ -7,8 +7,8 @@ import os
 
 from executor.errors import FileRefused, InvalidRequest, NoSuchFile
 
-PRIVATE = (".tmp", ".packages")
-"""Folders of ours at the top of every workspace: temporary files, installed packages."""
+PRIVATE = (".tmp", ".packages", ".state")
+"""Folders of ours at the top of every workspace: temporary files, installed packages, what interpreters have saved."""
 
 SESSIONS = "sessions"
 """Folder of all sessions' folders, in the state folder."""
