@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 from executor.backend import Backend, SessionSpec
-from executor.errors import ExecutorError, SandboxTooWeak
+from executor.errors import ExecutorError, SandboxTooWeak, StoreFailed
 from executor.events import Bus, Fault, SessionClosed, SessionOpened, SessionParked, SessionRestored
 from executor.places import Places
 from executor.quotas import Quotas
@@ -157,7 +157,7 @@ class Keeper:
             assert self._snapshots is not None, "only snapshots leave a session without processes"
             self._must_hold()
             began = time.monotonic()
-            self._quotas.admit_memory(session.owner)
+            await self._admit_memory(session.owner)
             await self._places.acquire(session.owner, began + self._settings.queue_wait)
             try:
                 ref = await self._backend.create(SessionSpec(session.id))
@@ -184,7 +184,7 @@ class Keeper:
         self._must_hold()
         self._quotas.admit_session(owner, self.table.count(owner))
         self._quotas.admit_disk(owner)
-        self._quotas.admit_memory(owner)
+        await self._admit_memory(owner)
         began = time.monotonic()
         await self._places.acquire(owner, began + self._settings.queue_wait)
         try:
@@ -204,6 +204,16 @@ class Keeper:
         self.table.add(session)
         self._bus.publish(SessionOpened(session_id=session.id, owner=owner, seconds=time.monotonic() - began))
         return session
+
+    async def _admit_memory(self, owner: str) -> None:
+        """Raises QuotaExceeded where the owner's live sessions take too much even when all idle ones are parked."""
+        idle = [session for session in self.table.live() if session.owner == owner and not session.busy]
+        idle.sort(key=lambda session: session.touched)
+        for session in idle:
+            if self._snapshots is None or not self._quotas.excess_memory(owner):
+                break
+            await self._park(session, "room")
+        self._quotas.admit_memory(owner)
 
     def _must_hold(self) -> None:
         if self._sandbox.level == "weak" and not self._settings.allow_weak_sandbox:
@@ -322,7 +332,11 @@ class Keeper:
         async with session.life:
             await self._close_backend(session)
             if self._snapshots is not None:
-                await self._snapshots.delete(session)
+                try:
+                    await self._snapshots.delete(session)
+                except StoreFailed as error:
+                    # it is gone for every call, and deleting goes on
+                    self._bus.publish(Fault(where="store", detail=str(error)))
 
     def _say_closed(self, session: Session, reason: EndReason) -> None:
         age = time.time() - session.created_at
@@ -348,7 +362,7 @@ class Keeper:
                     await self.end(session, "expired")
                 else:
                     await self._park(session, "idle")
-        if self._snapshots is not None and now >= self._retire_at:
+        if self._snapshots is not None and (now >= self._retire_at or self._snapshots.excess()):
             self._retire_at = now + min(RETIRE_EVERY, self._settings.retention_days * 86_400 / 4)
             for session in await self._snapshots.retire():
                 if self.table.remove(session, "expired"):

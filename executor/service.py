@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 ANONYMOUS = "anonymous"
 """The owner of callers of whom nothing is known."""
 
+SINGLE_USER = "single-user"
+"""The owner of all callers on a machine that is one person's."""
+
 PARK_SECONDS = 8.0
 """Seconds in which every session must be saved when the server stops; a Space gives little more."""
 
@@ -86,11 +89,13 @@ class Executor:
         settings = self.settings
         installer = Installer(settings, backend, bus.publish)
         # owners who stand for many people have no share of their own
-        shared = {ANONYMOUS}
+        shared = {ANONYMOUS, SINGLE_USER}
         quotas = Quotas(settings, shared=shared, publish=bus.publish)
         cells = Cells(settings.concurrent_cells, settings.owner_concurrent, shared=shared, publish=bus.publish)
         table = SessionTable()
         snapshots = await self._open_snapshots(backend, table)
+        for session in table.all():
+            quotas.note_snapshot(session.owner, session.id, session.snapshot.bytes)
         self._running = _Running(
             backend=backend,
             sandbox=sandbox,

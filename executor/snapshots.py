@@ -202,6 +202,10 @@ class Snapshots:
         async with session.snapshot.lock:
             await self._store.delete(session.id)
 
+    def excess(self) -> int:
+        """Bytes by which the store is over `STORE_MAX_MB`."""
+        return self._store.excess()
+
     async def retire(self) -> list[Session]:
         """The sessions whose snapshots have just been deleted, as they are too old or too many."""
         live = {session.id for session in self._table.live()}
