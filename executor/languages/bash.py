@@ -137,7 +137,7 @@ class Bash:
         # after a NUL the files hold what is lost, and after the next one what is left of a longer former state
         parts = self._read(Path(f"{STATE_FILE}.{side}"), MAX_STATE).split(b"\0", 2)
         text = parts[0].decode("utf-8", "replace")
-        found: list[str] = re.findall(r"^declare -[-a-zA-Z]+ (\w+)(?==|$)", text, re.MULTILINE)
+        found: list[str] = re.findall(r"^declare -[-aAilnrtux]+ (\w+)(?==|$)", text, re.MULTILINE)
         found += [f"{name}()" for name in re.findall(r"^declare -f\w* (\S+)$", text, re.MULTILINE)]
         names = [name for name in found if not _OWN.fullmatch(name) and len(name) <= MAX_WORDS]
         lost = _lost(parts[1].decode("utf-8", "replace")) if len(parts) == 3 else []

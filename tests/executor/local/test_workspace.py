@@ -80,7 +80,7 @@ def test_an_upload_appears_whole_or_not_at_all(workspace):
     workspace.write(upload, b"half", limit=MIB)
     assert workspace.list_files() == []
     workspace.abort_upload(upload)
-    assert workspace.usage()[1] == len([".tmp", ".packages", "python", "node", "node_modules"])
+    assert workspace.usage()[1] == len([".tmp", ".packages", ".state", "python", "node", "node_modules"])
 
 
 def test_an_upload_replaces_a_link_and_not_what_it_points_to(workspace, tmp_path):
