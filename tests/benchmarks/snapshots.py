@@ -38,7 +38,7 @@ async def _of(kept: str, label: str, floats: int) -> dict[str, float]:
 
     async with Executor(settings) as executor:
         unsubscribe = executor.bus.subscribe(note)
-        keeper = executor._up.keeper  # noqa: SLF001  what is measured is asked for at once, not waited for
+        keeper = executor._up.keeper
         caller = {"owner": "bench", "conversation": "1"}
 
         async def run(code: str) -> float:
@@ -53,14 +53,14 @@ async def _of(kept: str, label: str, floats: int) -> dict[str, float]:
         beside, parks, wakes = [], [], []
         for _ in range(ROUNDS[label]):
             await run("x[0] += 1")
-            saving = asyncio.create_task(executor._up.snapshots.take(session))  # noqa: SLF001
+            saving = asyncio.create_task(executor._up.snapshots.take(session))
             await asyncio.sleep(0)
             # the cell that comes while the interpreter copies itself
             beside.append(await run("1+1"))
             assert await saving
             await run("x[0] += 1")
             began = time.perf_counter()
-            assert await keeper._park(session, "idle")  # noqa: SLF001
+            assert await keeper._park(session, "idle")
             parks.append((time.perf_counter() - began) * 1e3)
             wakes.append(await run("x[0]"))
         unsubscribe()

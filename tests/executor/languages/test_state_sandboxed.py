@@ -48,7 +48,8 @@ async def test_where_no_further_process_is_allowed_the_worker_saves_by_itself(tm
     )
     async with Executor(settings) as executor:
         a = {"owner": "a", "conversation": "1"}
-        started = "import subprocess\np = [subprocess.Popen(['sleep', '100']) for _ in range(3)]\nkept = [1]\nalias = kept"
+        started = "import subprocess\np = [subprocess.Popen(['sleep', '100']) for _ in range(3)]\n"
+        started += "kept = [1]\nalias = kept"
         assert (await executor.execute(started, language="python", **a)).success
         await executor.execute("1", language="python", owner="b")
         result = await executor.execute("print(kept, alias is kept)", language="python", **a)
