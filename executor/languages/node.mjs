@@ -9,14 +9,16 @@ import { Session } from "node:inspector";
 import process from "node:process";
 import { inspect } from "node:util";
 import { promiseHooks } from "node:v8";
-import { Worker } from "node:worker_threads";
+import { MessageChannel, Worker } from "node:worker_threads";
 
+import { remember } from "./node_anchors.mjs";
+import { Cells } from "./node_cells.mjs";
 import { bundle } from "./node_display.mjs";
 import { describe, describeSyntax, shorten } from "./node_errors.mjs";
 import { linking } from "./node_guest.mjs";
 import { CONTROL, send, writeAll } from "./node_output.mjs";
+import { Questions } from "./node_questions.mjs";
 import { State } from "./node_state.mjs";
-import { remember } from "./node_anchors.mjs";
 
 const MAX_TEXT = 1_000_000; // characters of a shown value
 const MAX_HELD = 20; // reports kept for the next cell
@@ -80,9 +82,12 @@ process.on("SIGINT", () => {}); // the guard stops synchronous children with it;
 
 const session = new Session();
 session.connect();
-const { channel, turn } = State.channel();
-const saved = new State(session, channel.port1, turn);
-const { hand, handId } = saved;
+const channel = new MessageChannel();
+const turn = new Int32Array(new SharedArrayBuffer(4));
+const questions = new Questions(session, channel.port1, turn);
+const { hand, handId } = questions;
+const cells = new Cells();
+const saved = new State(questions, cells);
 
 // The real value behind what the inspector calls a remote object.
 function real(remote) {
@@ -108,7 +113,7 @@ function execute(cell) {
   running = cell;
   Atomics.store(state, 0, cell.sequence);
   reportHeld();
-  saved.saw(cell.number, cell.source);
+  cells.saw(cell.number, cell.source);
   if (cell.problem) {
     finish(cell, "error", describeSyntax({ ...cell.problem, number: cell.number, source: cell.source }));
     return;

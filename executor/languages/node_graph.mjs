@@ -1,91 +1,24 @@
 // Everything that a session's names lead to, sorted into plain data, what can be made again, and what is lost.
 //
 // None of the guest's code runs here: properties are read by their descriptors, proxies are not touched. Plain data goes to
-// V8's serializer as it is; what leads to something special becomes a node that names its parts (see node_revive.mjs).
+// V8's serializer as it is; what leads to something special becomes a node that names its parts (see node_encode.mjs).
 
 import { types } from "node:util";
 
 import { Bag, Table } from "./node_anchors.mjs";
+import { Edges } from "./node_edges.mjs";
+import {
+  ARRAY, BOXES, BRANDS, DATE, ERRORS, FUNCTION, LIVING, MAP, OBJECT, REGEXP, SET, VIEWS, apply, bufferOf, bytesOf,
+  describe, eachEntry, eachItem, getPrototypeOf, isExtensible, isObject, isOrdinary, keyFor, kindOf, makerName,
+  ownKeys, symbolOf, textOf, toText, typeName, viewBuffer,
+} from "./node_values.mjs";
 
-const { Array, Boolean, BigInt, Date, Error, Map, Number, Object, Reflect, RegExp, Set, String, Symbol } = globalThis;
-const { apply, getPrototypeOf, isExtensible, ownKeys } = Reflect;
-const describe = Reflect.getOwnPropertyDescriptor;
-const { forEach: eachEntry } = Map.prototype;
-const { forEach: eachItem } = Set.prototype;
-const { getTime } = Date.prototype;
-const toText = Function.prototype.toString;
-const sourceOf = describe(RegExp.prototype, "source").get;
-const flagsOf = describe(RegExp.prototype, "flags").get;
-const lengthOf = describe(getPrototypeOf(Uint8Array.prototype), "byteLength").get;
-const bufferOf = describe(getPrototypeOf(Uint8Array.prototype), "buffer").get;
-const offsetOf = describe(getPrototypeOf(Uint8Array.prototype), "byteOffset").get;
-const kindOf = describe(getPrototypeOf(Uint8Array.prototype), Symbol.toStringTag).get;
-const [viewLength, viewBuffer] = ["byteLength", "buffer"].map((key) => describe(DataView.prototype, key).get);
-const viewOffset = describe(DataView.prototype, "byteOffset").get;
-const bytesOf = describe(ArrayBuffer.prototype, "byteLength").get;
-const symbolOf = Symbol.prototype.valueOf;
-const { keyFor } = Symbol;
-const BOXES = [Number, String, Boolean, BigInt];
-const prototypes = [Object, Array, Map, Set, Date, RegExp].map((kind) => kind.prototype);
-const [OBJECT, ARRAY, MAP, SET, DATE, REGEXP] = prototypes;
-const FUNCTION = Function.prototype;
-const errorStack = describe(new Error("stack"), "stack").get;
-const ERRORS = new Bag();
-for (const kind of [Error, RangeError, TypeError, SyntaxError, EvalError, ReferenceError, URIError, AggregateError]) {
-  ERRORS.add(kind.prototype);
-}
-const VIEWS = new Table();
-for (const kind of [Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array,
-  Float64Array, BigInt64Array, BigUint64Array, globalThis.Float16Array]) {
-  if (kind) VIEWS.set(kind.name, kind.prototype);
-}
-
-// Kinds of objects that live in their process, as people call them.
-const LIVING = {
-  __proto__: null,
-  Timeout: "timer", Immediate: "timer", Socket: "open socket", TLSSocket: "open socket", Server: "server",
-  ChildProcess: "running process", ReadStream: "open file", WriteStream: "open file", Worker: "thread",
-  WeakRef: "weak reference", FileHandle: "open file", AsyncFunction: "function", Hash: "hash under way",
-  EventEmitter: "object with listeners", URL: "URL object: keep its text", AbortController: "abort signal",
-};
-
-// Objects with a state that cannot be read, by the test that tells them.
-const BRANDS = [
-  types.isPromise, "promise", types.isSharedArrayBuffer, "shared memory", types.isWeakMap, "weak map",
-  types.isWeakSet, "weak set", types.isGeneratorObject, "generator", types.isExternal, "native object",
-  types.isMapIterator, "iterator", types.isSetIterator, "iterator", types.isArgumentsObject, "arguments of a call",
-  types.isModuleNamespaceObject, "module that cannot be named", types.isKeyObject, "key", types.isCryptoKey, "key",
-];
-
-const isObject = (value) => (typeof value === "object" && value !== null) || typeof value === "function";
-const textOf = (key) => (typeof key === "symbol" ? "[symbol]" : key);
-
-const isOrdinary = (found) => !found.get && !found.set && found.writable && found.enumerable && found.configurable;
-
-// The type of a value as an error message would say it; nothing of the guest's is called.
-export function typeName(value) {
-  if (!isObject(value)) return value === null ? "null" : typeof value;
-  if (types.isProxy(value)) return "Proxy";
-  if (typeof value === "function") {
-    return /^class\b/.test(apply(toText, value, [])) ? "class" : "function";
-  }
-  return makerName(getPrototypeOf(value));
-}
-
-// The name of the constructor that `start` or a prototype above it belongs to.
-function makerName(start) {
-  for (let proto = start, steps = 0; proto && steps < 100 && !types.isProxy(proto); steps += 1) {
-    const maker = describe(proto, "constructor")?.value;
-    const name = typeof maker === "function" && !types.isProxy(maker) ? describe(maker, "name")?.value : null;
-    if (typeof name === "string" && name) return name.slice(0, 100);
-    proto = getPrototypeOf(proto);
-  }
-  return "object";
-}
+const { Array, Number, String, Symbol } = globalThis;
 
 export class Graph {
   // `places` is object to path of what a fresh process has; `tools` are closes(function), analyse(sources),
-  // extras(object) and the like: what needs the inspector or the parser. `careful` trusts no prototype to tell what an object is.
+  // extras(object), origin(function, source) and sawStrict(): what needs the inspector, the parser or the cells. `careful`
+  // trusts no prototype to tell what an object is.
   constructor(places, tools, careful) {
     this.careful = careful;
     this.places = places;
@@ -96,8 +29,7 @@ export class Graph {
     this.reasons = [];
     this.sizes = [];
     this.special = [];
-    this.from = [];
-    this.to = [];
+    this.edges = new Edges();
     this.next = 0;
     this.spoken = new Bag(); // symbols that are somebody's value, not just a key
     this.readings = new Table(); // function to what the parser says of its source
@@ -118,62 +50,6 @@ export class Graph {
     return id;
   }
 
-  // About how many bytes `start` takes if all that it leads to is plain data, else -1; nothing is entered. It is three
-  // times as quick as entering. Every 64th object is marked, and meeting a mark again ends it: something is shared.
-  plainSize(start) {
-    const stack = [start];
-    const marks = new Bag();
-    let size = 0;
-    for (let count = 1; stack.length; ) {
-      const value = stack.pop();
-      if (!isObject(value)) {
-        if (typeof value === "symbol") return -1;
-        size += typeof value === "string" ? value.length + 4 : 6;
-        continue;
-      }
-      if (typeof value === "function" || types.isProxy(value) || this.places.has(value) || marks.has(value)) return -1;
-      if (count % 64 === 0) marks.add(value);
-      count += 1;
-      size += 4;
-      let proto = OBJECT;
-      let keys = null;
-      if (Array.isArray(value)) {
-        proto = ARRAY;
-        if (value.length >= 1000) {
-          if (this.tools.extras(value).length || value.length > 10_000_000) return -1;
-          for (let i = 0; i < value.length; i += 1) {
-            const found = describe(value, i);
-            if (!found) continue;
-            if (!isOrdinary(found)) return -1;
-            if (typeof found.value === "number") size += 9;
-            else stack[stack.length] = found.value;
-          }
-          keys = [];
-        }
-      } else if (types.isTypedArray(value)) {
-        proto = VIEWS.get(apply(kindOf, value, []));
-        const buffer = apply(bufferOf, value, []);
-        if (this.tools.extras(value).length) return -1;
-        keys = [];
-        stack[stack.length] = buffer;
-      } else if (types.isArrayBuffer(value)) {
-        if (value.detached) return -1;
-        proto = ArrayBuffer.prototype;
-        size += apply(bytesOf, value, []);
-      } else if (types.isArgumentsObject(value)) return -1;
-      if (getPrototypeOf(value) !== proto || !isExtensible(value)) return -1;
-      keys ??= ownKeys(value);
-      for (let i = 0; i < keys.length; i += 1) {
-        const found = describe(value, keys[i]);
-        if (proto === ARRAY && keys[i] === "length" && found.writable) continue;
-        if (typeof keys[i] === "symbol" || !isOrdinary(found)) return -1;
-        size += keys[i].length + 2;
-        stack[stack.length] = found.value;
-      }
-    }
-    return size;
-  }
-
   edge(id, value) {
     if (typeof value === "string") this.sizes[id] += value.length;
     else if (typeof value === "symbol") this.spoken.add(value);
@@ -183,13 +59,13 @@ export class Graph {
     }
     const other = this.enter(value);
     if (other < 0) return;
-    this.from[this.from.length] = id;
-    this.to[this.to.length] = other;
+    this.edges.add(id, other);
   }
 
   explore() {
     for (; this.next < this.values.length; this.next += 1) this.expand(this.next, this.values[this.next]);
     this.judge();
+    this.edges.close(this.values.length);
   }
 
   lose(id, reason) {
@@ -238,7 +114,8 @@ export class Graph {
       const [base, path] = this.base(value);
       if (path && base !== OBJECT && !(path[0] === "nameless" && path[2] === "prototype" && path.length === 3)) {
         const last = path[path.length - 2];
-        const name = typeof last === "string" && (path[0] === "global" || path.length > 3 || path[0] === "living") ? last : makerName(base);
+        const told = path[0] === "global" || path[0] === "living" || path.length > 3;
+        const name = told && typeof last === "string" ? last : makerName(base);
         const from = path[0] === "require" || path[0] === "import" ? ` of module ${path[1]}` : "";
         this.lose(id, LIVING[name] ?? `live object: ${name}${from}`);
         return;
@@ -279,8 +156,7 @@ export class Graph {
       if (typeof key === "symbol") {
         this.special[id] = true;
         const other = this.enter(key);
-        this.from[this.from.length] = id;
-        this.to[this.to.length] = other;
+        this.edges.add(id, other);
       } else this.sizes[id] += key.length + 2;
       const found = describe(value, key);
       if (found.get || found.set) {
@@ -407,7 +283,7 @@ export class Graph {
       const reading = this.readings.get(this.values[id]);
       if (reading.problem) this.lose(id, reading.problem);
       else if (this.tools.closes(this.values[id], reading)) {
-        this.lose(id, reading.kind === "class" ? "class that closes over other variables" : "function that closes over other variables");
+        this.lose(id, `${reading.kind === "class" ? "class" : "function"} that closes over other variables`);
       } else if (reading.kind !== "class" && !reading.bare && this.tools.sawStrict()) {
         this.lose(id, "function of a session that uses strict mode"); // nobody can tell whether it is strict
       }
@@ -434,14 +310,12 @@ export class Graph {
       if (!text.endsWith(this.readings.get(found[part]).source)) continue;
       this.kinds[member] = "member";
       this.readings.set(found[part], { of: id, isStatic, key, part });
-      this.from[this.from.length] = member;
-      this.to[this.to.length] = id;
+      this.edges.add(member, id);
       rest.delete(member);
       if (this.ids.has(key)) this.spoken.add(key);
     }
     // a prototype comes with its class, too
-    this.from[this.from.length] = this.ids.get(prototype);
-    this.to[this.to.length] = id;
+    this.edges.add(this.ids.get(prototype), id);
     this.special[this.ids.get(prototype)] = true;
   }
 
@@ -455,40 +329,12 @@ export class Graph {
     return false;
   }
 
-  // Numbers of all from which one of `ids` can be reached, themselves among them.
-  reaching(ids) {
-    this.backward ??= index(this.to, this.from, this.values.length);
-    return flood(ids, this.backward, this.values.length);
-  }
-
-  // Numbers of all that can be reached from `ids`.
-  reached(ids) {
-    this.forward ??= index(this.from, this.to, this.values.length);
-    return flood(ids, this.forward, this.values.length);
-  }
-
-  // A way from `id` to something lost: the reason, and the names that lead there.
-  wayToLoss(id) {
-    this.forward ??= index(this.from, this.to, this.values.length);
-    const before = new Int32Array(this.values.length).fill(-1);
-    const queue = [id];
-    before[id] = id;
-    for (let i = 0; i < queue.length; i += 1) {
-      const at = queue[i];
-      if (this.kinds[at] === "lost") {
-        let way = "";
-        for (let step = at; step !== id; step = before[step]) way = `${this.label(before[step], step)}${way}`;
-        return { reason: this.reasons[at], way };
-      }
-      const { starts, ends } = this.forward;
-      for (let j = starts[at]; j < starts[at + 1]; j += 1) {
-        if (before[ends[j]] < 0) {
-          before[ends[j]] = at;
-          queue[queue.length] = ends[j];
-        }
-      }
-    }
-    return { reason: "", way: "" };
+  // Why the value `id` is lost: the reason, and the names that lead from it to what has that reason.
+  loss(id) {
+    const steps = this.edges.way(id, (at) => this.kinds[at] === "lost");
+    let names = "";
+    for (let i = 1; i < steps.length; i += 1) names += this.label(steps[i - 1], steps[i]);
+    return { reason: this.reasons[steps[steps.length - 1]], way: names };
   }
 
   label(id, child) {
@@ -500,157 +346,4 @@ export class Graph {
     }
     return getPrototypeOf(holder) === value ? ".prototype" : "";
   }
-
-  // The special ones among `kept` (a Uint8Array of marks) as nodes, and a function that names a value's place in them.
-  encode(kept) {
-    const seeds = [];
-    for (let id = 0; id < this.values.length; id += 1) if (kept[id] && this.special[id]) seeds[seeds.length] = id;
-    const marks = this.reaching(seeds);
-    const numbers = new Int32Array(this.values.length).fill(-1);
-    let count = 0;
-    for (let id = 0; id < marks.length; id += 1) {
-      if (kept[id] && marks[id]) {
-        numbers[id] = count;
-        count += 1;
-      }
-    }
-    const slot = (value) => {
-      const number = isObject(value) || typeof value === "symbol" ? (numbers[this.ids.get(value)] ?? -1) : -1;
-      return number < 0 ? [value] : number;
-    };
-    // undefined for the prototype that such an object has anyway
-    slot.proto = (value) => (value === null ? [null] : numbers[this.ids.get(value)] >= 0 ? slot(value) : undefined);
-    const nodes = [];
-    for (let id = 0; id < marks.length; id += 1) if (numbers[id] >= 0) nodes[nodes.length] = this.node(id, slot);
-    return { nodes, slot };
-  }
-
-  node(id, slot) {
-    const value = this.values[id];
-    const kind = this.kinds[id];
-    if (kind === "anchor") return { kind, path: this.places.get(value) };
-    if (kind === "symbol") return { kind, key: keyFor(value), text: value.description };
-    const node = { kind, proto: slot.proto(getPrototypeOf(value)), open: isExtensible(value), props: [] };
-    let skip = () => false;
-    let keys = null;
-    if (kind === "function") {
-      const reading = this.readings.get(value);
-      Object.assign(node, this.tools.origin(value, reading.source), {
-        source: reading.source,
-        form: reading.kind,
-        strict: Boolean(reading.bare) && !describe(value, "caller"),
-        parent: reading.parent,
-      });
-      skip = (key) => key === "caller" || key === "arguments";
-    } else if (kind === "member") {
-      const { of, isStatic, key, part } = this.readings.get(value);
-      Object.assign(node, { of: slot(this.values[of]), isStatic, key: slot(key), part });
-    } else if (kind === "prototype") node.of = slot(describe(value, "constructor").value);
-    else if (kind === "array") {
-      node.length = value.length;
-      keys = node.length < 1000 ? null : this.indices(value);
-    } else if (kind === "map" || kind === "set") {
-      node.items = [];
-      const add = (item) => {
-        node.items[node.items.length] = slot(item);
-      };
-      if (kind === "set") apply(eachItem, value, [add]);
-      else {
-        apply(eachEntry, value, [(item, key) => {
-          add(key);
-          add(item);
-        }]);
-      }
-    } else if (kind === "date") node.time = apply(getTime, value, []);
-    else if (kind === "regexp") Object.assign(node, { source: apply(sourceOf, value, []), flags: apply(flagsOf, value, []) });
-    else if (kind === "error") {
-      const own = describe(value, "stack");
-      if (own) node.stack = own.get === errorStack ? apply(errorStack, value, []) : own.value;
-      if (typeof node.stack !== "string") node.stack = "";
-      skip = (key) => key === "stack";
-    } else if (kind === "box") {
-      const inner = Object.getPrototypeOf(value);
-      node.inner = types.isSymbolObject(value) ? slot(apply(symbolOf, value, [])) : [unbox(value)];
-      if (inner && types.isStringObject(value)) {
-        const text = node.inner[0];
-        skip = (key) => key === "length" || (typeof key === "string" && Number(key) < text.length);
-      }
-    } else if (kind === "view") {
-      const isData = types.isDataView(value);
-      node.type = isData ? "DataView" : apply(kindOf, value, []);
-      node.buffer = apply(isData ? viewBuffer : bufferOf, value, []);
-      node.offset = apply(isData ? viewOffset : offsetOf, value, []);
-      node.bytes = apply(isData ? viewLength : lengthOf, value, []);
-      keys = this.tools.extras(value);
-    }
-    keys ??= ownKeys(value);
-    for (let i = 0; i < keys.length; i += 1) {
-      if (!skip(keys[i])) node.props[node.props.length] = property(value, keys[i], slot);
-    }
-    return node;
-  }
-
-  indices(value) {
-    const found = [];
-    for (let i = 0; i < value.length; i += 1) if (describe(value, i)) found[found.length] = `${i}`;
-    const extras = this.tools.extras(value);
-    for (let i = 0; i < extras.length; i += 1) found[found.length] = extras[i];
-    if (!describe(value, "length").writable) found[found.length] = "length";
-    return found;
-  }
-}
-
-function unbox(value) {
-  if (types.isNumberObject(value)) return apply(Number.prototype.valueOf, value, []);
-  if (types.isStringObject(value)) return apply(String.prototype.valueOf, value, []);
-  if (types.isBooleanObject(value)) return apply(Boolean.prototype.valueOf, value, []);
-  return apply(BigInt.prototype.valueOf, value, []);
-}
-
-// [key, flags, value] or, with flag 8, [key, flags, getter, setter]; flags: 1 writable, 2 enumerable, 4 configurable.
-export function property(object, key, slot) {
-  const found = describe(object, key);
-  const flags = (found.writable ? 1 : 0) + (found.enumerable ? 2 : 0) + (found.configurable ? 4 : 0);
-  const name = typeof key === "symbol" ? slot(key) : key;
-  if (found.get || found.set) return [name, flags + 8, slot(found.get), slot(found.set)];
-  return [name, flags, slot(found.value)];
-}
-
-// Where the ends of each start lie: ends[starts[n]] to ends[starts[n + 1]].
-function index(from, to, count) {
-  const starts = new Int32Array(count + 1);
-  for (let i = 0; i < from.length; i += 1) starts[from[i] + 1] += 1;
-  for (let i = 0; i < count; i += 1) starts[i + 1] += starts[i];
-  const at = starts.slice();
-  const ends = new Int32Array(from.length);
-  for (let i = 0; i < from.length; i += 1) {
-    ends[at[from[i]]] = to[i];
-    at[from[i]] += 1;
-  }
-  return { starts, ends };
-}
-
-function flood(ids, { starts, ends }, count) {
-  const marks = new Uint8Array(count);
-  const stack = new Int32Array(count + 1);
-  let top = 0;
-  for (let i = 0; i < ids.length; i += 1) {
-    if (ids[i] >= 0 && !marks[ids[i]]) {
-      marks[ids[i]] = 1;
-      stack[top] = ids[i];
-      top += 1;
-    }
-  }
-  while (top) {
-    top -= 1;
-    const at = stack[top];
-    for (let j = starts[at]; j < starts[at + 1]; j += 1) {
-      if (!marks[ends[j]]) {
-        marks[ends[j]] = 1;
-        stack[top] = ends[j];
-        top += 1;
-      }
-    }
-  }
-  return marks;
 }

@@ -9,10 +9,11 @@ import { isAbsolute, join, relative } from "node:path";
 import process from "node:process";
 import v8 from "node:v8";
 import vm from "node:vm";
-import { MessageChannel, receiveMessageOnPort } from "node:worker_threads";
 
 import { Table, anchors, baseline, changes, isOwnModule, reach } from "./node_anchors.mjs";
-import { Graph, property, typeName } from "./node_graph.mjs";
+import { encode, property } from "./node_encode.mjs";
+import { Graph } from "./node_graph.mjs";
+import { plainSize, typeName } from "./node_values.mjs";
 import { folder } from "./node_guest.mjs";
 import { writeAll } from "./node_output.mjs";
 import { Revival } from "./node_revive.mjs";
@@ -21,8 +22,6 @@ const PATIENCE = 10_000; // milliseconds that a saving may take, or the taking o
 const MAX_NAMES = 500;
 const MAX_WORDS = 200; // characters of a name, a type, a reason
 const MAX_HEAD = 250_000; // bytes of the first line
-const MAX_HISTORY = 4_000_000; // characters of the cells remembered
-const STRICT = /^(?:\s|\/\/.*|\/\*[^]*?\*\/|;)*(['"])use strict\1/;
 const IDENTIFIER = /^[\p{ID_Start}$_][\p{ID_Continue}$\u200c\u200d]*$/u;
 const { Object, Reflect } = globalThis;
 const { stringify, parse } = JSON;
@@ -37,132 +36,11 @@ const HANDLES = {
 
 const cut = (text) => `${text}`.slice(0, MAX_WORDS);
 
-// What shows in a source that `name` is given a value or declared there, and that it is mentioned at all.
-function patterns(name) {
-  const text = name.replace(/[^\p{ID_Continue}]/gu, "\\$&");
-  const given = `(?<![.\\w$])(?<!globalThis)${text}\\s*(?:=(?![=>])|[-+*/%&|^?]{1,2}=)|globalThis\\.${text}\\s*=(?!=)`;
-  const declared = `\\b(?:let|const|var|class|function\\s*\\*?|import)\\b[^;=]{0,200}?(?<![.\\w$])${text}(?![\\w$])`;
-  return [new RegExp(`${given}|${declared}`, "u"), new RegExp(`(?<![\\w$])${text}(?![\\w$])`, "u")];
-}
-
 export class State {
-  // `session` is an inspector session; `port` and `turn` lead to the guard, which parses.
-  constructor(session, port, turn) {
-    this.session = session;
-    this.port = port;
-    this.turn = turn;
-    this.history = [];
-    this.remembered = 0;
-    this.strict = false;
-    this.madeBefore = new Table(); // name to cell, from a restored state
-    this.origins = new WeakMap(); // restored function to its place
-    this.verdicts = new WeakMap(); // function to whether it closes over something
-    this.hand = { value: undefined };
-    globalThis.__hand__ = this.hand;
-    this.handId = this.post("Runtime.evaluate", { expression: "__hand__" }).result.objectId;
-    delete globalThis.__hand__;
-  }
-
-  static channel() {
-    return { channel: new MessageChannel(), turn: new Int32Array(new SharedArrayBuffer(4)) };
-  }
-
-  post(method, parameters) {
-    let answer = null;
-    this.session.post(method, parameters, (error, reply) => {
-      if (error) throw new Error(error.message);
-      answer = reply;
-    });
-    return answer;
-  }
-
-  // Remember what cell `number` was, to say later which one made a name.
-  saw(number, source) {
-    this.history[this.history.length] = { number, source };
-    this.remembered += source.length;
-    for (; this.remembered > MAX_HISTORY && this.history.length > 1; ) this.remembered -= this.history.shift().source.length;
-    this.strict ||= STRICT.test(source);
-  }
-
-  // The inspector's number of `value`.
-  remote(value) {
-    this.hand.value = value;
-    const { result } = this.post("Runtime.callFunctionOn", {
-      objectId: this.handId, functionDeclaration: "function () { return this.value; }", objectGroup: "state",
-    });
-    this.hand.value = undefined;
-    return result.objectId;
-  }
-
-  // Own keys of an array or a view that are no indices, without asking for the indices.
-  extras(value) {
-    const { result } = this.post("Runtime.getProperties", {
-      objectId: this.remote(value), ownProperties: true, nonIndexedPropertiesOnly: true,
-    });
-    const keys = Object.getOwnPropertySymbols(value);
-    for (let i = 0; i < result.length; i += 1) {
-      if (!result[i].symbol && result[i].name !== "length" && result[i].name !== "__proto__") keys[keys.length] = result[i].name;
-    }
-    return keys;
-  }
-
-  // Whether a function uses variables other than the session's own names, by the scopes that V8 has linked to it.
-  closes(value, { kind, name }) {
-    const known = this.verdicts.get(value);
-    if (known !== undefined) return known;
-    const inside = this.post("Runtime.getProperties", { objectId: this.remote(value), ownProperties: true });
-    const scopes = inside.internalProperties?.find((item) => item.name === "[[Scopes]]");
-    let found = !scopes;
-    const list = scopes ? this.post("Runtime.getProperties", { objectId: scopes.value.objectId, ownProperties: true }).result : [];
-    let ownScopes = 0;
-    for (let i = 0; i < list.length; i += 1) {
-      const { value: scope, name: place } = list[i];
-      if (!/^\d+$/.test(place) || scope.description === "Script" || scope.description === "Global") continue;
-      const names = this.post("Runtime.getProperties", { objectId: scope.objectId, ownProperties: true });
-      // a class has a scope of its own, for its name and its private ones
-      const own = kind === "class" && scope.description === "Block" && ownScopes === 0 &&
-        names.result.every((item) => (item.name === name && name) || /^[#.]/.test(item.name));
-      ownScopes += 1;
-      if (!own) found = true;
-    }
-    this.verdicts.set(value, found);
-    return found;
-  }
-
-  // What the parser says of each source; it sits in the guard's thread.
-  analyse(sources) {
-    Atomics.store(this.turn, 0, 0);
-    this.port.postMessage(sources);
-    if (Atomics.wait(this.turn, 0, 0, PATIENCE) === "timed-out") throw new Error("the sources took too long to read");
-    return receiveMessageOnPort(this.port).message;
-  }
-
-  origin(value, source) {
-    const known = this.origins.get(value);
-    if (known) return known;
-    for (let i = this.history.length - 1; i >= 0; i -= 1) {
-      const at = this.history[i].source.indexOf(source);
-      if (at < 0) continue;
-      const before = this.history[i].source.slice(0, at).split("\n");
-      return { cell: this.history[i].number, line: before.length - 1, column: before.at(-1).length };
-    }
-    return { cell: null, line: 0, column: 0 };
-  }
-
-  // Whether a cell's source gives `name` a value.
-  wasGiven(name) {
-    return this.madeBefore.has(name) || this.history.some(({ source }) => patterns(name)[0].test(source));
-  }
-
-  // The last cell that declared `name` or gave it a value, as far as its source shows; null where none does.
-  maker(name) {
-    for (const pattern of patterns(name)) {
-      for (let i = this.history.length - 1; i >= 0; i -= 1) {
-        if (pattern.test(this.history[i].source)) return this.history[i].number;
-      }
-      if (this.madeBefore.has(name)) return this.madeBefore.get(name);
-    }
-    return null;
+  // `questions` is how to ask the inspector and the parser, `cells` what has run.
+  constructor(questions, cells) {
+    this.questions = questions;
+    this.cells = cells;
   }
 
   // [{name, scope, value}] of all that cells made: scope is let, const, global, or part (of a built-in object).
@@ -171,7 +49,7 @@ export class State {
     const add = (root) => {
       if (!without.includes(root.name)) found[found.length] = root;
     };
-    for (const name of new Set(this.post("Runtime.globalLexicalScopeNames", {}).names)) { // twice where declared again
+    for (const name of new Set(this.questions.post("Runtime.globalLexicalScopeNames", {}).names)) { // twice where declared again
       let value;
       try {
         value = vm.runInThisContext(name);
@@ -188,7 +66,7 @@ export class State {
     }
     for (const key of Reflect.ownKeys(globalThis)) {
       const then = baseline.get(key);
-      if (then === null && (typeof key === "symbol" || !this.wasGiven(key))) continue;
+      if (then === null && (typeof key === "symbol" || !this.cells.wasGiven(key))) continue;
       const now = Object.getOwnPropertyDescriptor(globalThis, key);
       if (then && Object.is(then.value, now.value) && then.get === now.get && then.set === now.set) continue;
       if (then?.get && then.get !== now.get && this.lazily(key, then, now)) continue;
@@ -236,7 +114,7 @@ export class State {
         // not even that: the leader waits no longer than it wants to
       }
     } finally {
-      this.post("Runtime.releaseObjectGroup", { objectGroup: "state" });
+      this.questions.post("Runtime.releaseObjectGroup", { objectGroup: "state" });
     }
   }
 
@@ -298,23 +176,23 @@ export class State {
     this.places = anchors();
     const roots = this.roots(without);
     const graph = new Graph(this.places, {
-      extras: (value) => this.extras(value), closes: (value, reading) => this.closes(value, reading),
-      analyse: (sources) => this.analyse(sources), origin: (value, source) => this.origin(value, source),
-      sawStrict: () => this.strict,
+      extras: (value) => this.questions.extras(value), closes: (value, reading) => this.questions.closes(value, reading),
+      analyse: (sources) => this.questions.analyse(sources), origin: (value, source) => this.cells.origin(value, source),
+      sawStrict: () => this.cells.strict,
     }, careful);
     for (const root of roots) this.enter(graph, root, careful);
     graph.explore();
     const lost = [];
     const lose = (root, reason) => {
-      lost[lost.length] = { name: cut(root.name), type: cut(typeName(root.value)), reason: cut(reason), cell: this.maker(root.name) };
+      lost[lost.length] = { name: cut(root.name), type: cut(typeName(root.value)), reason: cut(reason), cell: this.cells.maker(root.name) };
     };
     const dead = [];
     for (let id = 0; id < graph.kinds.length; id += 1) if (graph.kinds[id] === "lost") dead[dead.length] = id;
-    const doomed = graph.reaching(dead);
+    const doomed = graph.edges.reaching(dead);
     let kept = roots.filter((root) => {
       const bad = root.ids.find((id) => doomed[id]);
       if (bad === undefined) return true;
-      const { reason, way } = graph.wayToLoss(bad);
+      const { reason, way } = graph.loss(bad);
       lose(root, way ? `${reason}, at ${root.name}${way}` : reason);
       return false;
     });
@@ -342,7 +220,7 @@ export class State {
     root.size = 0;
     root.ids = [];
     for (const value of values) {
-      const size = careful ? -1 : graph.plainSize(value);
+      const size = careful ? -1 : plainSize(value, this.places, graph.tools.extras);
       if (size >= 0) {
         root.size += size;
         continue;
@@ -357,7 +235,7 @@ export class State {
   // `roots` without the largest ones, so that what is left is estimated to take at most `most` bytes.
   fit(graph, roots, most, careful, dropped) {
     const weigh = (some) => {
-      const marks = graph.reached(some.flatMap((root) => root.ids));
+      const marks = graph.edges.reached(some.flatMap((root) => root.ids));
       let sum = some.reduce((total, root) => total + root.name.length + root.size, 0);
       for (let id = 0; id < marks.length; id += 1) if (marks[id] && graph.kinds[id] !== "anchor") sum += graph.sizes[id];
       return sum;
@@ -373,8 +251,8 @@ export class State {
   }
 
   serialize(graph, kept) {
-    const { nodes, slot } = graph.encode(graph.reached(kept.flatMap((root) => root.ids)));
-    const cells = kept.map(({ name }) => [name, this.maker(name)]).filter(([, cell]) => cell !== null);
+    const { nodes, slot } = encode(graph, graph.edges.reached(kept.flatMap((root) => root.ids)));
+    const cells = kept.map(({ name }) => [name, this.cells.maker(name)]).filter(([, cell]) => cell !== null);
     const names = kept.map(({ name, scope, key, object, path, value }) =>
       object ? { name, scope, path, entry: property(object, key, slot) } : { name, scope, value: slot(value) },
     );
@@ -386,7 +264,7 @@ export class State {
     const unset = Object.keys(startEnvironment).filter((name) => process.env[name] === undefined);
     const serializer = new v8.Serializer();
     serializer.writeHeader();
-    serializer.writeValue({ nodes, names, cells, strict: this.strict, set, unset, here: here.startsWith("..") ? cwd() : here });
+    serializer.writeValue({ nodes, names, cells, strict: this.cells.strict, set, unset, here: here.startsWith("..") ? cwd() : here });
     return serializer.releaseBuffer();
   }
 
@@ -400,7 +278,7 @@ export class State {
   }
 
   loseModules(graph, kept, lost) {
-    const marks = graph.reached(kept.flatMap((root) => root.ids));
+    const marks = graph.edges.reached(kept.flatMap((root) => root.ids));
     const seen = new Set();
     for (let id = 0; id < marks.length; id += 1) {
       if (!marks[id] || graph.kinds[id] !== "anchor") continue;
@@ -449,10 +327,10 @@ export class State {
     } catch {
       event.lost.push({ name: "process.cwd()", type: "folder", reason: cut(`${here} is not there`), cell: null });
     }
-    const revival = new Revival(nodes, (made, { cell, line, column }) => this.origins.set(made, { cell, line, column }));
+    const revival = new Revival(nodes, (made, { cell, line, column }) => this.cells.origins.set(made, { cell, line, column }));
     await revival.work();
-    this.madeBefore = new Table(cells);
-    this.strict = strict;
+    this.cells.madeBefore = new Table(cells);
+    this.cells.strict = strict;
     const cellOf = new Map(cells);
     const lexical = [];
     for (const { name, scope, path, entry, value } of names) {
@@ -480,7 +358,7 @@ export class State {
     Object.defineProperty(globalThis, "__hand__", { value: values, configurable: true });
     try {
       const { exceptionDetails: failed } = await new Promise((resolve, reject) => {
-        this.session.post("Runtime.evaluate", { expression, replMode: true }, (error, reply) => {
+        this.questions.session.post("Runtime.evaluate", { expression, replMode: true }, (error, reply) => {
           if (error) reject(new Error(error.message));
           else resolve(reply);
         });
