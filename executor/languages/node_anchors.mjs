@@ -12,10 +12,12 @@ const LIVING = ["process", "module", "require", "exports"]; // they change by th
 
 // Globals that are more than the language, and there from the start. To look at another one of Node's can load half of
 // Node: those are left alone until a cell has given one a value.
-const READY = new Set(["console", "URL", "URLSearchParams", "Event", "EventTarget", "TextEncoder", "TextDecoder", "clearImmediate",
-  "setImmediate", "clearInterval", "clearTimeout", "setInterval", "setTimeout", "queueMicrotask", "structuredClone", "atob", "btoa",
-  "fetch", "global", "process", "require", "module", "exports", "__filename", "__dirname", "__import__", "display", "Buffer",
-  "WebAssembly"]);
+const READY = new Set([
+  "console", "URL", "URLSearchParams", "Event", "EventTarget", "TextEncoder", "TextDecoder", "clearImmediate", "setImmediate",
+  "clearInterval", "clearTimeout", "setInterval", "setTimeout", "queueMicrotask", "structuredClone", "atob", "btoa", "fetch",
+  "global", "process", "require", "module", "exports", "__filename", "__dirname", "__import__", "display", "Buffer",
+  "WebAssembly",
+]);
 const LANGUAGE = new Set(vm.runInContext("Reflect.ownKeys(globalThis)", vm.createContext()));
 const isReady = (key) => READY.has(key) || LANGUAGE.has(key) || Module.builtinModules.includes(key);
 

@@ -15,8 +15,8 @@ function* references(node) {
 }
 
 function run(source, { cell, line, column }) {
-  const place = cell === null ? { filename: "restored" } : { filename: `cell-${cell}`, lineOffset: line, columnOffset: column };
-  return new vm.Script(source, place).runInThisContext({ timeout: EVALUATION });
+  const place = { filename: `cell-${cell}`, lineOffset: line, columnOffset: column };
+  return new vm.Script(source, cell === null ? { filename: "restored" } : place).runInThisContext({ timeout: EVALUATION });
 }
 
 export class Revival {
@@ -42,9 +42,13 @@ export class Revival {
     }
     for (const i of this.nodes.keys()) this.make(i);
     this.spread();
-    for (const [i, node] of this.nodes.entries()) if (!this.failed.has(i)) this.attempt(i, () => this.fill(this.objects[i], node));
+    for (const [i, node] of this.nodes.entries()) {
+      if (!this.failed.has(i)) this.attempt(i, () => this.fill(this.objects[i], node));
+    }
     this.spread();
-    for (const [i, node] of this.nodes.entries()) if (node.open === false && !this.failed.has(i)) Object.preventExtensions(this.objects[i]);
+    for (const [i, node] of this.nodes.entries()) {
+      if (node.open === false && !this.failed.has(i)) Object.preventExtensions(this.objects[i]);
+    }
   }
 
   attempt(i, action) {
@@ -162,7 +166,7 @@ export class Revival {
     if (node.kind === "anchor" || node.kind === "symbol") return;
     const items = (node.items ?? []).map((slot) => this.value(slot));
     if (node.kind === "set") for (const item of items) Set.prototype.add.call(object, item);
-    if (node.kind === "map") for (let i = 0; i < items.length; i += 2) Map.prototype.set.call(object, items[i], items[i + 1]);
+    for (let i = 0; node.kind === "map" && i < items.length; i += 2) Map.prototype.set.call(object, items[i], items[i + 1]);
     if (node.proto !== undefined) Object.setPrototypeOf(object, this.value(node.proto));
     if (node.kind === "function" || node.kind === "prototype" || node.kind === "member") {
       const kept = new Set(node.props.map(([key]) => (typeof key === "number" ? this.objects[key] : key)));

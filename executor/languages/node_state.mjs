@@ -13,10 +13,10 @@ import vm from "node:vm";
 import { Table, anchors, baseline, changes, isOwnModule, reach } from "./node_anchors.mjs";
 import { encode, property } from "./node_encode.mjs";
 import { Graph } from "./node_graph.mjs";
-import { plainSize, typeName } from "./node_values.mjs";
 import { folder } from "./node_guest.mjs";
 import { writeAll } from "./node_output.mjs";
 import { Revival } from "./node_revive.mjs";
+import { plainSize, typeName } from "./node_values.mjs";
 
 const PATIENCE = 10_000; // milliseconds that a saving may take, or the taking over without its imports
 const MAX_NAMES = 500;
@@ -49,7 +49,8 @@ export class State {
     const add = (root) => {
       if (!without.includes(root.name)) found[found.length] = root;
     };
-    for (const name of new Set(this.questions.post("Runtime.globalLexicalScopeNames", {}).names)) { // twice where declared again
+    // a name that was declared again is in there twice
+    for (const name of new Set(this.questions.post("Runtime.globalLexicalScopeNames", {}).names)) {
       let value;
       try {
         value = vm.runInThisContext(name);
@@ -69,7 +70,7 @@ export class State {
       if (then === null && (typeof key === "symbol" || !this.cells.wasGiven(key))) continue;
       const now = Object.getOwnPropertyDescriptor(globalThis, key);
       if (then && Object.is(then.value, now.value) && then.get === now.get && then.set === now.set) continue;
-      if (then?.get && then.get !== now.get && this.lazily(key, then, now)) continue;
+      if (then?.get && now.value !== undefined && now.value === process.getBuiltinModule(key)) continue; // as it was
       if (typeof key === "symbol" && /^(?:undici|node|nodejs)\b/.test(key.description ?? "")) continue;
       const name = typeof key === "symbol" ? `globalThis[${String(key)}]` : key;
       add({ name, scope: "global", key, object: globalThis, value: now.value ?? now.get ?? now.set });
@@ -80,11 +81,6 @@ export class State {
       add({ name, scope: "part", key, object, path, value: now.value ?? now.get ?? now.set });
     }
     return found;
-  }
-
-  // Node replaces some of its own getters by their value when they are first used.
-  lazily(key, then, now) {
-    return now.get === undefined && now.value !== undefined && this.places.has(now.value);
   }
 
   // Write the state to `path` below the session's folder, or why that failed. Never throws.
@@ -184,7 +180,8 @@ export class State {
     graph.explore();
     const lost = [];
     const lose = (root, reason) => {
-      lost[lost.length] = { name: cut(root.name), type: cut(typeName(root.value)), reason: cut(reason), cell: this.cells.maker(root.name) };
+      const [name, type] = [cut(root.name), cut(typeName(root.value))];
+      lost[lost.length] = { name, type, reason: cut(reason), cell: this.cells.maker(root.name) };
     };
     const dead = [];
     for (let id = 0; id < graph.kinds.length; id += 1) if (graph.kinds[id] === "lost") dead[dead.length] = id;
@@ -264,7 +261,8 @@ export class State {
     const unset = Object.keys(startEnvironment).filter((name) => process.env[name] === undefined);
     const serializer = new v8.Serializer();
     serializer.writeHeader();
-    serializer.writeValue({ nodes, names, cells, strict: this.cells.strict, set, unset, here: here.startsWith("..") ? cwd() : here });
+    const { strict } = this.cells;
+    serializer.writeValue({ nodes, names, cells, strict, set, unset, here: here.startsWith("..") ? cwd() : here });
     return serializer.releaseBuffer();
   }
 
@@ -285,7 +283,8 @@ export class State {
       const path = this.places.get(graph.values[id]);
       if (!isOwnModule(path) || seen.has(path[1])) continue;
       seen.add(path[1]);
-      lost.push({ name: cut(path[1]), type: "module", reason: "loaded anew: what it had changed within itself", cell: null });
+      const reason = "loaded anew: what it had changed within itself";
+      lost.push({ name: cut(path[1]), type: "module", reason, cell: null });
     }
   }
 
@@ -299,7 +298,8 @@ export class State {
       if (head.problem) throw new Error(head.problem);
       const saved = `${head.versions?.node}`;
       if (saved.split(".")[0] !== process.versions.node.split(".")[0]) {
-        event.problem = `The variables of JavaScript were saved by Node ${cut(saved)} and cannot be read by ${process.versions.node}.`;
+        const now = process.versions.node;
+        event.problem = `The variables of JavaScript were saved by Node ${cut(saved)} and cannot be read by ${now}.`;
         return event;
       }
       event.lost = (Array.isArray(head.lost) ? head.lost : []).slice(0, MAX_NAMES);
@@ -327,7 +327,9 @@ export class State {
     } catch {
       event.lost.push({ name: "process.cwd()", type: "folder", reason: cut(`${here} is not there`), cell: null });
     }
-    const revival = new Revival(nodes, (made, { cell, line, column }) => this.cells.origins.set(made, { cell, line, column }));
+    const revival = new Revival(nodes, (made, { cell, line, column }) => {
+      this.cells.origins.set(made, { cell, line, column });
+    });
     await revival.work();
     this.cells.madeBefore = new Table(cells);
     this.cells.strict = strict;

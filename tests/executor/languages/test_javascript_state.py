@@ -227,6 +227,20 @@ def test_modules_are_loaded_again(folder: Path) -> None:
     assert "loaded anew" in lost(head)["./old.js"]
 
 
+def test_names_that_node_gives_its_modules_and_functions_are_the_sessions_own_once_set(folder: Path) -> None:
+    through(
+        folder,
+        "var path = require('fs'); url = 'http://here'; var os = require('os'); fetch = () => 'mine'; var events = 5",
+        "console.warn = function (text) { console.log(`W ${text}`); }",
+        expect={
+            "[path === require('fs'), url, os === require('os'), fetch(), events]": (
+                "[ true, 'http://here', true, 'mine', 5 ]"
+            ),
+            "console.warn.toString().startsWith('function (text)')": "true",
+        },
+    )
+
+
 def test_what_cannot_be_kept_is_named_with_its_reason_and_its_cell(folder: Path) -> None:
     with node(folder) as first:
         run(
