@@ -64,7 +64,7 @@ class Settings:
     )
     snapshot_max_mb: int = setting(256, "state of one language in a snapshot, MiB; of more, nothing is kept", low=1)
     park_after: float = setting(900.0, "idle seconds after which a session is parked", low=1, high=31_536_000)
-    retention_days: float = setting(30.0, "days for which a session that nobody uses is kept", low=0.001, high=36_500)
+    retention_days: float = setting(30.0, "days for which a session that nobody uses is kept", low=0.0001, high=36_500)
     store_max_mb: int = setting(10_000, "snapshots of all sessions, MiB; over it the oldest go", low=10)
     history_entries: int = setting(100, "executions remembered per session", low=0, high=100_000)
     single_user: bool = setting(False, "callers without identity headers all share one owner")

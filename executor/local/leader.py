@@ -307,6 +307,7 @@ class Leader:
         cell.hard_at = time.monotonic() + self._settings.interrupt_grace
         worker = self._crew.known(cell.language)
         if worker is None or not cell.sent:
+            self._states.give_up(cell.language)
             self._conclude_stop(cell, None, kept=True)
         elif (message := worker.speaker.interrupt()) is not None:
             self._crew.send(worker, message)

@@ -21,6 +21,9 @@ from executor.local.worker import Program, Worker
 from executor.local.workspace import Workspace
 from executor.results import LANGUAGES, Language
 
+RESTORE_SECONDS = 30.0
+"""Seconds in which a worker must have taken over its state."""
+
 SHOWN = 8
 """Names in a sentence."""
 
@@ -52,7 +55,9 @@ class States:
         self._good: dict[Language, State] = {}
         self._changed: dict[Language, int] = {}
         self._saving: Saving | None = None
-        self._restoring: dict[int, Language] = {}  # pid of a worker that takes a state over
+        self._restoring: dict[
+            int, tuple[Language, float]
+        ] = {}  # pid of a worker that takes a state over, and until when
         self._awaited: tuple[Language, Reply] | None = None
         self._notices: list[str] = []
 
@@ -60,12 +65,22 @@ class States:
 
     def next_step(self) -> float:
         """When `step` is due, monotonic seconds."""
-        return _NEVER if self._saving is None or self._saving.over else self._saving.next
+        due = min((until for _, until in self._restoring.values()), default=_NEVER)
+        return due if self._saving is None or self._saving.over else min(due, self._saving.next)
 
     def step(self, now: float) -> None:
-        """Go on with what is being saved."""
+        """Go on with what is being saved, and end who does not come to an end with taking over a state."""
         if self._saving is not None:
             self._saving.step(now)
+        for language in [language for language, until in self._restoring.values() if now >= until]:
+            self.give_up(language)
+
+    def give_up(self, language: Language) -> None:
+        """End a worker that takes its state over: what it has loaded by now may be anything. The next starts empty."""
+        for pid, (restoring, _) in self._restoring.items():
+            if restoring == language:
+                self._restoring[pid] = (language, _NEVER)
+                self._crew.kill(language)
 
     def reaped(self, pids: set[int]) -> None:
         """Children of the leader's have ended."""
@@ -180,7 +195,7 @@ class States:
         order = worker.speaker.restore(str(worker.pid), state_path(worker.language))
         if order is None:
             return True
-        self._restoring[worker.pid] = worker.language
+        self._restoring[worker.pid] = worker.language, time.monotonic() + RESTORE_SECONDS
         self._crew.send(worker, order)
         return False
 

@@ -178,3 +178,21 @@ async def test_a_machine_that_is_full_of_busy_sessions_answers_everybody_by_the_
         refused = [str(r) for r in results if isinstance(r, Exception)]
         assert len(done) >= 2 and all(r.stdout == "ok\n" for r in done if r.status == "ok")
         assert all("Try again in" in sentence for sentence in refused), refused
+
+
+async def test_a_state_that_hangs_when_it_is_loaded_again_costs_itself_and_not_the_session(settings):
+    async with Executor(settings(max_sessions=1)) as executor:
+        await run(executor, "open('slow.py', 'w').write('x = 1')\nimport slow\nkept = slow.x", **A)
+        await run(
+            executor,
+            "require('fs').writeFileSync('m.js', 'exports.x = 1'); const m = require('./m')",
+            "javascript",
+            **A,
+        )
+        await run(executor, "1", owner="b", conversation="1")
+        await run(executor, "echo 'for (;;) {}' > m.js", "bash", **A)
+        result = await executor.execute("m.x", language="javascript", timeout=2, **A)
+        assert result.status == "timeout"
+        again = await run(executor, "1 + 1", "javascript", **A)
+        assert again.status == "ok" and "could not be brought back" in " ".join(again.notices)
+        assert (await run(executor, "print(kept)", **A)).stdout == "1\n"

@@ -141,7 +141,7 @@ async def test_sessions_older_than_the_retention_are_deleted_and_counted(setting
         await run(executor, "x = 1", owner="a", conversation="1")
     async with Executor(settings(retention_days=30)) as executor:
         (session,) = executor.list_sessions(owner="a", conversation="1")
-    executor = Executor(settings(retention_days=0.001, park_after=1))
+    executor = Executor(settings(retention_days=0.0001, park_after=1))
     unsubscribe = executor.bus.subscribe(events.append)
     async with executor:
         await until(lambda: not executor.list_sessions(owner="a", conversation="1"), 120)
