@@ -1,5 +1,8 @@
 """A running executor for the tests of a module, and a shorter way to call it."""
 
+import contextlib
+
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -29,6 +32,16 @@ class Caller:
 
     async def files(self):
         return [info.path for info in await self.executor.list_files(self.session_id, owner=self.owner)]
+
+
+def zygotes():
+    """The zygotes of this process's executors; other children, those of other tests' fixtures among them, are not."""
+    found = []
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "executor.local.zygote" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def settings(tmp_path_factory, **overrides):

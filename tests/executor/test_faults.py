@@ -6,11 +6,11 @@ import os
 import random
 import signal
 
-import psutil
 import pytest
 
 from executor import Executor
 from executor.events import SnapshotFailed, SnapshotTaken
+from tests.executor.conftest import zygotes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,7 +45,8 @@ def count(events, kind):
 
 
 def zygote():
-    return next(p for p in psutil.Process().children() if "zygote" in " ".join(p.cmdline()))
+    (found,) = zygotes()
+    return found
 
 
 def kill(processes):

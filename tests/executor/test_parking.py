@@ -9,6 +9,7 @@ import pytest
 
 from executor import Busy, Executor, NoSuchSession
 from executor.events import SessionClosed, SessionParked, SessionRestored, SnapshotTaken
+from tests.executor.conftest import zygotes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -100,7 +101,7 @@ async def test_a_session_whose_processes_are_killed_goes_on_from_its_snapshot_an
         await until(lambda: any(isinstance(e, SnapshotTaken) for e in events))
         working = asyncio.create_task(run(executor, "x = 2\nimport time; time.sleep(99)", **a))
         await asyncio.sleep(0.3)
-        zygote = next(p for p in psutil.Process().children() if "zygote" in " ".join(p.cmdline()))
+        (zygote,) = zygotes()
         for leader in zygote.children():
             os.kill(leader.pid, signal.SIGKILL)
         result = await working

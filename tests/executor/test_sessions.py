@@ -9,6 +9,7 @@ import pytest
 
 from executor import Busy, Executor, NoSuchExecution, NoSuchSession
 from executor.events import SessionClosed, SessionOpened
+from tests.executor.conftest import zygotes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -126,8 +127,7 @@ async def test_closing_ends_what_runs_and_leaves_nothing(make_settings):
 
 def leaders():
     """The processes that zygotes forked: leaders, and nothing else."""
-    zygotes = [p for p in psutil.Process().children() if "zygote" in " ".join(p.cmdline())]
-    return {child.pid: child for zygote in zygotes for child in zygote.children()}
+    return {child.pid: child for zygote in zygotes() for child in zygote.children()}
 
 
 async def test_a_session_whose_leader_is_killed_is_reported_and_leaves_nothing(make_settings):
@@ -214,9 +214,9 @@ async def test_the_zygote_comes_back_and_living_sessions_do_not_notice(make_sett
     async with Executor(make_settings()) as executor:
         session = await executor.create_session(owner="a")
         await run(executor, "x = 1", owner="a", session_id=session.id)
-        zygotes = [p for p in psutil.Process().children() if "zygote" in " ".join(p.cmdline())]
-        zygotes[-1].kill()
-        zygotes[-1].wait(10)
+        found = zygotes()
+        found[-1].kill()
+        found[-1].wait(10)
         assert (await run(executor, "print(x)", owner="a", session_id=session.id)).stdout == "1\n"
         fresh = await executor.create_session(owner="a")
         assert (await run(executor, "print(2)", owner="a", session_id=fresh.id)).stdout == "2\n"

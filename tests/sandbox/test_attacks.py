@@ -10,8 +10,11 @@ WEAK_ONE_BY_ONE = (
     *("kill-", "stop-victim", "starve-victim"),
     *("fork-bomb", "thread-bomb", "disk-fallocate", "huge-file", "many-files", "raise-limits", "first-in-line"),
 )
-WEAK_NOT = {"undumpable"}
-"""Workers are hidden there anyway, as nothing else keeps them from each other."""
+WEAK_NOT = {
+    "undumpable",  # workers are hidden there anyway, as nothing else keeps them from each other
+    "devices",  # files are not held there, and a terminal is one that everybody may open
+    "terminal-input",
+}
 
 
 def promised(place, attack):
