@@ -51,6 +51,8 @@ def settings(tmp_path_factory, **overrides):
         "security_policy": "off",
         "allow_weak_sandbox": True,
         "max_sessions": 20,
+        # one owner makes the calls of a whole module
+        "owner_calls_per_minute": 0,
     }
     return Settings(**(values | overrides))
 

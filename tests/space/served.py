@@ -55,7 +55,12 @@ class Served:
 @asynccontextmanager
 async def served(folder: Path, **overrides: Any) -> AsyncIterator[Served]:
     """Serve until the context ends."""
-    values: dict[str, Any] = {"work_dir": str(folder), "security_policy": "off", "allow_weak_sandbox": True}
+    values: dict[str, Any] = {
+        "work_dir": str(folder),
+        "security_policy": "off",
+        "allow_weak_sandbox": True,
+        "owner_calls_per_minute": 0,
+    }
     settings = Settings(**(values | overrides))
     async with Executor(settings) as executor:
         links = Links(settings)

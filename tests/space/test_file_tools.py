@@ -29,7 +29,12 @@ ALICE = Caller("alice", "talk", True)
 
 @asynccontextmanager
 async def toolbox(folder: Path, **overrides: Any) -> AsyncIterator[Toolbox]:
-    values: dict[str, Any] = {"work_dir": str(folder), "security_policy": "off", "allow_weak_sandbox": True}
+    values: dict[str, Any] = {
+        "work_dir": str(folder),
+        "security_policy": "off",
+        "allow_weak_sandbox": True,
+        "owner_calls_per_minute": 0,
+    }
     settings = Settings(**(values | overrides))
     async with Executor(settings) as executor:
         box = Toolbox(executor, settings, executor.bus, tool_table(settings))

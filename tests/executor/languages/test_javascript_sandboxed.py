@@ -14,6 +14,7 @@ async def test_javascript_and_bash_go_on_where_they_were_parked(tmp_path: Path) 
         security_policy="off",
         allow_weak_sandbox=True,
         max_sessions=1,
+        owner_calls_per_minute=0,
         spare_sessions=0,
     )
     async with Executor(settings) as executor:

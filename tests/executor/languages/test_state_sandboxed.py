@@ -12,6 +12,7 @@ async def test_each_kind_comes_back_or_is_named_after_parking_in_the_sandbox(tmp
         security_policy="off",
         allow_weak_sandbox=True,
         max_sessions=1,
+        owner_calls_per_minute=0,
         spare_sessions=0,
     )
     async with Executor(settings) as executor:
@@ -43,6 +44,7 @@ async def test_where_no_further_process_is_allowed_the_worker_saves_by_itself(tm
         security_policy="off",
         allow_weak_sandbox=True,
         max_sessions=1,
+        owner_calls_per_minute=0,
         spare_sessions=0,
         session_processes=4,
     )
