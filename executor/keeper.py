@@ -272,6 +272,8 @@ class Keeper:
                 return True
             touched = session.touched
             snapshot = session.snapshot
+            async with snapshot.lock:  # what is being saved now must be seen through, or it ends with the processes
+                pass
             as_saved = snapshot.dirty_since is None and snapshot.clean and snapshot.taken_at is not None
             if not as_saved and not await self._snapshots.take(session, parked=True):
                 return False

@@ -67,6 +67,8 @@ class SnapshotState:
     states: dict[Language, LanguageState] = field(default_factory=dict)
     dirty_since: float | None = None
     changed_at: float = 0.0
+    changes: int = 0
+    """Changes so far: a snapshot holds those that were there when the interpreters were asked."""
     retry_at: float = 0.0
     failures: int = 0
     """Times in a row that it could not be saved."""
@@ -129,9 +131,12 @@ class Session:
     def change(self) -> None:
         """Its variables or files may differ from its snapshot now."""
         now = time.monotonic()
-        self.snapshot.changed_at = now
-        if self.snapshot.dirty_since is None:
-            self.snapshot.dirty_since = now
+        snapshot = self.snapshot
+        snapshot.changes += 1
+        snapshot.changed_at = now
+        snapshot.clean = False
+        if snapshot.dirty_since is None:
+            snapshot.dirty_since = now
 
     def touch(self) -> None:
         """Count as used now."""

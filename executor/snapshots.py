@@ -73,13 +73,9 @@ class Snapshots:
             began = time.monotonic()
             if session.ended or session.ref is None:
                 return False
-            dirty_since, snapshot.dirty_since = snapshot.dirty_since, None
             try:
-                record = await self._save(session, session.ref, parked=parked)
-            except BaseException as error:
-                snapshot.dirty_since = dirty_since if dirty_since is not None else began
-                if not isinstance(error, ExecutorError):
-                    raise
+                record, changes = await self._save(session, session.ref, parked=parked)
+            except ExecutorError as error:
                 snapshot.retry_at = time.monotonic() + (0.5 if isinstance(error, Busy) else RETRY_AFTER)
                 if not isinstance(error, Busy):
                     snapshot.failures += 1
@@ -87,7 +83,11 @@ class Snapshots:
                     self._bus.publish(failed)
                 return False
             snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
-            snapshot.clean, snapshot.failures = parked, 0
+            snapshot.failures = 0
+            # only now, and only if nothing came meanwhile: who parks it beside us must not take it for saved
+            as_it_is = snapshot.changes == changes
+            snapshot.dirty_since = None if as_it_is else snapshot.changed_at
+            snapshot.clean = parked and as_it_is
             lost = sum(len(state.lost) for state in snapshot.states.values()) + len(record.left_out)
             self._bus.publish(
                 SnapshotTaken(
@@ -101,8 +101,9 @@ class Snapshots:
             )
             return True
 
-    async def _save(self, session: Session, ref: SessionRef, *, parked: bool) -> Record:
-        saving, executions = await self._ask(session, ref)
+    async def _save(self, session: Session, ref: SessionRef, *, parked: bool) -> tuple[Record, int]:
+        """What was stored, and how many changes of the session it holds."""
+        saving, executions, changes = await self._ask(session, ref)
         try:
             states = await saving
         except asyncio.CancelledError:
@@ -116,12 +117,13 @@ class Snapshots:
             session.id, meta, tree, lambda paths: self._backend.pack(ref, paths), history=history
         )
         session.snapshot.states, session.snapshot.executions = found, executions
-        return record
+        return record, changes
 
-    async def _ask(self, session: Session, ref: SessionRef) -> tuple[asyncio.Task[list[LanguageState]], int]:
-        """Between two cells: the work that the interpreters have begun, and how many cells came before it."""
+    async def _ask(self, session: Session, ref: SessionRef) -> tuple[asyncio.Task[list[LanguageState]], int, int]:
+        """Between two cells: the work that the interpreters have begun, and how many cells and changes came before."""
         begun = asyncio.Event()
         async with session.turn:
+            changes = session.snapshot.changes
             saving = self._tasks.own(
                 self._backend.save(ref, limit=self._settings.snapshot_max_mb << 20, begun=begun.set)
             )
@@ -133,7 +135,7 @@ class Snapshots:
                 raise
             finally:
                 waiting.cancel()
-            return saving, session.executions
+            return saving, session.executions, changes
 
     async def _look_on(self) -> None:
         while True:

@@ -140,7 +140,12 @@ class Launcher:
                 spare = self._spares.pop()
                 if not spare.connection.lost.done():
                     return spare
-            return await self._fork()
+            try:
+                return await self._fork()
+            except BackendFailed as error:
+                # cleaning up behind a leader that was killed may hit one that is just being made; nothing ran in it
+                self._publish(Fault(where="create", detail=f"{error} It is tried once more."))
+                return await self._fork()
         finally:
             self._keep_spares()
 
