@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 
-import psutil
 import pytest
 
 from executor.sandbox import identity
 from executor.sandbox.confinement import Layers
 from executor.sandbox.limits import MIB
 from tests.sandbox.confined import LIMITS, confined
+from tests.sandbox.holders import peak_memory
 
 LAYERS = {
     "namespaces": Layers(),
@@ -135,69 +135,14 @@ def test_times_and_modes_change_in_the_folder_only(layers):
     assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
 
 
-@pytest.mark.parametrize("holder", ["heap", "memfd", "mapped and forgotten", "sockets"])
+@pytest.mark.parametrize("holder", ["heap", "memfd", "forgotten", "sockets"])
 def test_memory_is_found_wherever_it_is_held(layers, holder):
-    def act():
-        import mmap
-        import resource
-        import socket
-
-        if holder == "heap":
-            held = bytearray(os.urandom(1)) * (120 * MIB)
-        elif holder == "memfd":
-            held = [os.memfd_create("x") for _ in range(15)]
-            for fd in held:
-                os.write(fd, b"x" * (8 * MIB))
-        elif holder == "mapped and forgotten":
-            held = mmap.mmap(-1, 120 * MIB)
-            for at in range(0, 120 * MIB, MIB):
-                held[at : at + MIB] = b"x" * MIB
-            held.madvise(mmap.MADV_DONTNEED)
-        else:
-            children = []
-            for _ in range(4):
-                pid = os.fork()
-                if pid == 0:
-                    held = [socket.socketpair() for _ in range(110)]
-                    for a, b in held:
-                        for end in (a, b):
-                            end.setblocking(False)
-                            with contextlib.suppress(BlockingIOError):
-                                while True:
-                                    end.send(b"x" * 65536)
-                    time.sleep(1.5)
-                    os._exit(0)
-                children.append(pid)
-            for pid in children:
-                os.waitpid(pid, 0)
-            return resource.RLIMIT_NOFILE
-        time.sleep(0.5)
-        return bool(held)
-
-    outcome = confined(act, layers=layers)
-    assert outcome.value, outcome.error
-    assert 100 * MIB < outcome.peak["memory"] < 400 * MIB, outcome.peak
+    held = peak_memory(holder, layers) - peak_memory("nothing", layers)
+    assert 100 * MIB < held < 300 * MIB
 
 
 def test_memory_that_children_share_is_counted_once(layers):
-    def act():
-        held = bytearray(os.urandom(1)) * (150 * MIB)
-        children = []
-        for _ in range(4):
-            pid = os.fork()
-            if pid == 0:
-                time.sleep(0.7)
-                os._exit(0)
-            children.append(pid)
-        for pid in children:
-            os.waitpid(pid, 0)
-        return len(held)
-
-    inherited = psutil.Process().memory_info().rss
-    outcome = confined(act, layers=layers)
-    assert outcome.value, outcome.error
-    # what the tests themselves hold is in every fork of them, counted once like all else
-    assert outcome.peak["memory"] < LIMITS.memory + inherited
+    assert peak_memory("shared", layers) < LIMITS.memory
 
 
 def test_unlinked_files_count_for_the_folder(layers):
