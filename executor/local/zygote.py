@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from itertools import count
 from pathlib import Path
@@ -54,7 +55,7 @@ def main(control_fd: int) -> NoReturn:
     settings = _settings(order["settings"])
     began = time.monotonic()
     python_language.preload()
-    _forget_fonts()
+    _share_more()
     sandbox = Sandbox.prepare(Limits.of(settings), state=settings.work_dir, extra=[str(LANGUAGES)])
     identity.hide()
     report = probe(sandbox, state=settings.work_dir)
@@ -62,12 +63,17 @@ def main(control_fd: int) -> NoReturn:
     _Zygote(control, settings, sandbox, temporary=order["temporary"]).run()
 
 
-def _forget_fonts() -> None:
-    """Matplotlib has every fork forget its open fonts, a megabyte of writes each time; there is less to do if we do."""
+def _share_more() -> None:
+    """Make forks write to fewer of the pages that they share with us: a session is, above all, what it has copied."""
     from matplotlib import font_manager  # noqa: PLC0415  loaded by `preload` already
 
     with contextlib.suppress(AttributeError):  # not its public face: where it is gone, forks only cost more
+        # it has every fork forget its open fonts, a megabyte of writes each time; there is less to do if we do
         font_manager._get_font.cache_clear()  # type: ignore[attr-defined]
+    if sys.version_info < (3, 12):
+        # its entries count references to names of attributes all over the memory, until a fork looks up others; from
+        # 3.12 on such names are immortal and not counted
+        sys._clear_type_cache()
     gc.collect()
     gc.freeze()
 
