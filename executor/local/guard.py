@@ -94,7 +94,7 @@ class Guard:
         """A worker was reaped; unless it ended `alone`, what it had started and left to us ends with it."""
         self._workers.discard(pid)
         if not alone:
-            self._end(lambda: _without(self._tree, self._workers))
+            self._end(lambda: self._tree.members(sparing=self._workers))
 
     def cell_started(self) -> None:
         """Look often from now on."""
@@ -181,7 +181,7 @@ class Guard:
     def kill(self, worker: int) -> None:
         """SIGKILL a worker and all that it or nobody is the parent of; the other workers' processes are spared."""
         others = self._workers - {worker}
-        self._end(lambda: _without(self._tree, others))
+        self._end(lambda: self._tree.members(sparing=others))
 
     def kill_alone(self, pid: int) -> None:
         """SIGKILL a worker that is not reaped yet and its descendants; orphans, which may be anybody's, are spared."""
@@ -240,10 +240,10 @@ class Guard:
 
 
 def kill_orphans(keep: set[int]) -> None:
-    """In the zygote: end every child of ours, and what is below it, but for those in `keep`."""
+    """In the zygote: end every child of ours, and what is below it, but for those in `keep` and what is below them."""
     tree = ProcessTree(os.getpid(), os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
-        end_all(lambda: _without(tree, keep), deadline=KILL_DEADLINE)
+        end_all(lambda: tree.members(sparing=keep), deadline=KILL_DEADLINE)
     finally:
         os.close(tree.proc)
 
@@ -276,11 +276,3 @@ def _gone(pid: int, *, reap: bool) -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return False  # not a child of ours: its parent reaps it, or dies and leaves it to us
-
-
-def _without(tree: ProcessTree, roots: set[int]) -> list[int]:
-    """The members of a tree that are not in one of the subtrees under `roots`."""
-    spared = set(roots)
-    for root in roots:
-        spared.update(ProcessTree(root, tree.proc).members())
-    return [pid for pid in tree.members() if pid not in spared]

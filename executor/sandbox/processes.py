@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -32,9 +32,14 @@ class ProcessTree:
         self.proc = proc
         self.trusted: set[int] = set()
 
-    def members(self) -> list[int]:
-        """Process ids of the session, parents before children; zombies are among them."""
-        found, seen, queue = [], {self.root}, [self.root]
+    def members(self, *, sparing: Iterable[int] = ()) -> list[int]:
+        """Process ids of the session, parents before children; zombies are among them.
+
+        Those in `sparing` are not, nor what is below them: the walk never goes there, so it cannot come upon a child
+        that one of them has just forked.
+        """
+        found, queue = [], [self.root]
+        seen = {self.root, *sparing}
         while queue:
             for child in self._children(queue.pop()):
                 if child in seen:
