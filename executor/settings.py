@@ -130,6 +130,9 @@ class Settings:
     space_host: str = setting("", "set by Hugging Face: host name of the Space")
     space_id: str = setting("", "set by Hugging Face: owner/name of the Space")
     state_dir: str = setting("", "folder that snapshots are kept in; empty: a temporary one, lost with the server")
+    cell_journal: str = setting(
+        "", "file to which every cell that is handed to an interpreter adds a JSON line; empty: none"
+    )
     work_dir: str = setting("", "folder for live sessions; empty: a private one in the temporary folder")
     host: str = setting("", "address to listen on; empty: 127.0.0.1, on a Space 0.0.0.0")
     port: int = setting(7860, "port to listen on", low=0, high=65_535)

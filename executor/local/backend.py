@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from executor.events import Event, Fault
 from executor.local import wire
 from executor.local.budget import Budget
 from executor.local.connection import Connection
+from executor.local.journal import Journal
 from executor.local.launcher import Launched, Launcher
 from executor.local.paths import SESSIONS
 from executor.local.report import file_from, state_from, tree_from
@@ -49,6 +51,12 @@ class LocalBackend:
         self._settings = settings
         if settings.state_dir:
             must_be_hidden([settings.state_dir], "STATE_DIR")
+        if settings.cell_journal:
+            # found wanting here and not in the zygote, which stands in the root folder and cannot say why
+            path = os.path.abspath(os.path.expanduser(settings.cell_journal))
+            must_be_hidden([os.path.dirname(path)], "CELL_JOURNAL")
+            Journal.open(path).close()
+            settings = dataclasses.replace(settings, cell_journal=path)
         self._state = settings.work_path()
         self._temporary = not settings.work_dir
         self._sessions = self._state / SESSIONS

@@ -13,6 +13,7 @@ from executor.languages.hints import bash_hint, javascript_hint, timeout_hint
 from executor.local.cell import Cell, StopReason
 from executor.local.crew import NAMES, Crew, Death
 from executor.local.guard import Guard
+from executor.local.journal import Journal
 from executor.local.line import Line
 from executor.local.states import States
 from executor.local.stream import Stream
@@ -35,7 +36,15 @@ class Execution:
     """At most one cell, and what interpreters print while there is none. Lives in the leader."""
 
     def __init__(
-        self, *, line: Line, workspace: Workspace, settings: Settings, crew: Crew, guard: Guard, states: States
+        self,
+        *,
+        line: Line,
+        workspace: Workspace,
+        settings: Settings,
+        crew: Crew,
+        guard: Guard,
+        states: States,
+        journal: Journal,
     ) -> None:
         self._line = line
         self._workspace = workspace
@@ -43,6 +52,7 @@ class Execution:
         self._crew = crew
         self._guard = guard
         self._states = states
+        self._journal = journal
         self._cell: Cell | None = None
         self._numbers: dict[Language, int] = {}
         self._background: dict[tuple[Language, str], bytearray] = {}
@@ -203,6 +213,7 @@ class Execution:
 
     def _hand_over(self, worker: Worker, cell: Cell) -> None:
         cell.sent = True
+        self._journal.note(cell)
         self._crew.send(worker, worker.speaker.execute(cell.id, cell.code, cell.number))
         cell.code = ""
 

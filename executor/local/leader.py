@@ -26,6 +26,7 @@ from executor.local.cell import StopReason
 from executor.local.crew import Crew, Death
 from executor.local.execution import Execution
 from executor.local.guard import Guard
+from executor.local.journal import Journal
 from executor.local.line import Line
 from executor.local.loop import Loop
 from executor.local.saving import State
@@ -49,6 +50,7 @@ class Leader:
         settings: Settings,
         programs: dict[Language, Program],
         guard: Guard,
+        journal: Journal,
     ) -> None:
         self._workspace = workspace
         self._guard = guard
@@ -70,6 +72,7 @@ class Leader:
             crew=self._crew,
             guard=guard,
             states=self._states,
+            journal=journal,
         )
         self._transfers = Transfers(workspace, max_file=settings.max_upload_mb << 20)
         self._announced = False
@@ -256,6 +259,7 @@ def lead(
     settings: Settings,
     programs: Callable[[Path], dict[Language, Program]],
     sandbox: Sandbox,
+    journal: Journal,
 ) -> NoReturn:
     """Be the leader of a session, in a process just forked from the zygote. `folder` is a handle on what is `uid`'s."""
     # nothing here makes cycles worth a collection, and a collection would touch, so copy, shared pages
@@ -275,6 +279,7 @@ def lead(
             settings=settings,
             programs=programs(Path(guard.folder)),
             guard=guard,
+            journal=journal,
         ).run()
     except BaseException as error:
         with contextlib.suppress(BaseException):

@@ -24,6 +24,7 @@ from executor.languages import python as python_language
 from executor.languages.bash import Bash
 from executor.languages.javascript import JavaScript
 from executor.local.guard import kill_orphans
+from executor.local.journal import Journal
 from executor.local.leader import lead
 from executor.local.paths import SESSIONS
 from executor.local.removal import remove_tree
@@ -98,6 +99,7 @@ class _Zygote:
         self._control = control
         self._settings = settings
         self._sandbox = sandbox
+        self._journal = Journal.open(settings.cell_journal)
         self._places = count()
         self._temporary = temporary
         self._numbers: dict[int, int] = {}  # pid of a leader to its number
@@ -160,6 +162,7 @@ class _Zygote:
                 settings=self._settings,
                 programs=lambda path: _programs(path, self._settings),
                 sandbox=self._sandbox,
+                journal=self._journal,
             )
         server.close()
         os.close(folder)

@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from space.connections import raise_descriptor_limit
@@ -25,6 +26,7 @@ async def run(plan: Plan, folder: Path) -> Tally:
     tally = Tally()
     server = Server(folder, max_sessions=plan.max_sessions, connections=2_500 + plan.connections)
     sockets = []
+    clients: list[Client] = []
     beside: list[asyncio.Task[None]] = []
     try:
         tally.facts["seconds of the start"] = round(await server.start(), 1)
@@ -64,10 +66,24 @@ async def run(plan: Plan, folder: Path) -> Tally:
         for raw in sockets:
             raw.close()
         await server.stop()
+    _audit(server, tally, [code for client in clients for code in client.codes])
     faults = [line for line in server.log.read_text(errors="replace").splitlines() if '"event":"fault"' in line]
     for line in faults:
         tally.complain("unexpected", f"the server's log: {line}")
     return tally
+
+
+def _audit(server: Server, tally: Tally, codes: list[str]) -> None:
+    """No cell may have run twice, whatever was killed: each that was sent is its leader's at most once."""
+    ran = Counter(json.loads(line)["sha256"] for line in server.journal.read_text().splitlines())
+    tally.facts["cells in the leaders' journal"] = ran.total()
+    known = sum(code in ran for code in codes)
+    tally.facts["stateful cells sent, and in the journal"] = f"{len(codes)}, {known}"
+    if codes and not known:
+        tally.complain("unexpected", "the leaders' journal knows none of the cells")
+    for code in codes:
+        if ran[code] > 1:
+            tally.complain("twice", f"the cell {code[:12]} was handed to an interpreter {ran[code]} times")
 
 
 def main(arguments: list[str]) -> int:

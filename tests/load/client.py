@@ -48,6 +48,11 @@ class Client:
         self._told = False
         """Whether an answer since the last stateful cell said what became of the session."""
 
+    @property
+    def codes(self) -> list[str]:
+        """SHA-256 of every stateful cell that was sent."""
+        return self._memory.codes
+
     async def run(self, until: float) -> None:
         """All its life: connecting again whenever the server was killed."""
         while True:

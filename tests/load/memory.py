@@ -44,6 +44,8 @@ class Memory:
     owner: str
     payload_kb: int
     sent: int = 0
+    codes: list[str] = field(default_factory=list)
+    """SHA-256 of every cell that was made, each of which is like no other."""
     answered: list[tuple[float, int]] = field(default_factory=list)
     life: int = 1
     """The life of the server that gave the last answer; by the clock alone an answer that was on its way when the
@@ -52,7 +54,9 @@ class Memory:
     def next_cell(self) -> str:
         """The code of the next stateful cell."""
         self.sent += 1
-        return CODE.format(number=self.sent, owner=self.owner, repeat=self.payload_kb * 32)
+        code = CODE.format(number=self.sent, owner=self.owner, repeat=self.payload_kb * 32)
+        self.codes.append(hashlib.sha256(code.encode()).hexdigest())
+        return code
 
     def digest(self, number: int) -> str:
         """Of the blob that belongs to a number."""

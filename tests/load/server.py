@@ -41,6 +41,8 @@ class Server:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "server.log"
+        self.journal = folder / "cells.jsonl"
+        """The leaders' own account of what they ran."""
         self.up = asyncio.Event()
         self.down = asyncio.Event()
         self.life = 0
@@ -56,6 +58,7 @@ class Server:
             MAX_SESSIONS=str(max_sessions),
             MAX_CONNECTIONS=str(connections),
             SESSION_MEMORY_MB="384",
+            CELL_JOURNAL=str(self.journal),
             SOFT_WAIT="2",
             GRADIO_TEMP_DIR=str(folder / "gradio"),
         )
