@@ -30,7 +30,9 @@ Language = Literal["python", "javascript", "bash"]
 class Attack:
     """One attack: `shows` is how success shows where nothing protects.
 
-    `refused`: with what errors, in its text, a host may refuse it to everybody without privileges.
+    `refused`: with what errors, in its text, a host may refuse it to everybody without privileges. `held`: how it shows
+    that ours refused it, and not the host: the kind under which the leader counts it, or "said", where the code itself
+    can tell the answers apart and calls `held`.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Attack:
     shows: str
     code: str
     refused: tuple[str, ...] = ()
+    held: str = ""
     timeout: float = 5.0
     inherits: bool = False
     """The bare host hands its own environment on, as a plain `subprocess.run` does."""
@@ -104,12 +107,13 @@ def unformed(place: str, *more: object) -> Any:
 
 @dataclass(slots=True)
 class Outcome:
-    """What an attack did: its text, and the ways in which it succeeded."""
+    """What an attack did: its text, the ways in which it succeeded, and in which it shows that ours refused it."""
 
     text: str
     status: Any
     seconds: float
     escapes: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
 
 
 class Arena:
@@ -165,7 +169,9 @@ class Arena:
         if answer is None:
             self.close()
             return Outcome("", "gone", 0.0, ["harm: the server died or hung"])
-        outcome = Outcome(answer["text"], answer["status"], answer["seconds"])
+        outcome = Outcome(answer["text"], answer["status"], answer["seconds"], held=answer.get("denials", []))
+        if "HELD" in answer["text"]:
+            outcome.held.append("said")
         if "ESCAPED" in answer["text"]:
             outcome.escapes.append("marker")
         if any(secret in answer["text"] for secret in self.facts["secrets"] if secret):

@@ -79,6 +79,7 @@ class Victim:
         """What an attacker with every piece of luck would know."""
         return {
             "server_pid": os.getpid(),
+            "server_nice": os.getpriority(os.PRIO_PROCESS, 0),
             "zygote_pid": self.zygote,
             "leader_pid": self.leader,
             "victim_pid": self.process,
@@ -278,7 +279,7 @@ class Confined:
         finally:
             await self.executor.close_session(session.id, owner="mallory")
         text = "\n".join([result.stdout, result.stderr, json.dumps(asdict(result), default=str), collected])
-        return {"text": text, "status": result.status}
+        return {"text": text, "status": result.status, "denials": [found.rule for found in result.violations]}
 
     async def _collect(self, session_id: str) -> str:
         """What the server hands out of the session's folder afterwards."""

@@ -1,1 +1,2 @@
 escaped() { echo "ESC""APED $*"; }
+held() { echo "HE""LD $*"; }
