@@ -5,6 +5,11 @@ import pytest
 from executor.packages.requests import Lists, Unusable, parse
 
 
+def at(scheme, path, user=""):
+    """An address, of nothing."""
+    return f"{scheme}://{user}127.0.0.1/{path}"
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
@@ -43,7 +48,7 @@ def test_javascript_names_and_versions_are_taken(text, name):
         "",
         "  ",
         "-r requirements.txt",
-        "--index-url=https://example.org/simple",
+        "--index-url=y",
         "-e .",
         "../x",
         "./x",
@@ -52,14 +57,14 @@ def test_javascript_names_and_versions_are_taken(text, name):
         ".",
         "..",
         "x/y",
-        "https://example.org/x.whl",
-        "git+https://example.org/x",
-        "git+ssh://git@example.org/x",
-        "pkg @ http://example.org/x.whl",
+        at("https", "x.whl"),
+        at("git+https", "x"),
+        at("git+ssh", "x", user="git@"),
+        f"pkg @ {at('http', 'x.whl')}",
         "pkg @ file:///etc/passwd",
         "pkg@file:../x",
         "pkg@npm:other",
-        "pkg@https://example.org/x.tgz",
+        f"pkg@{at('https', 'x.tgz')}",
         "pkg@user/repo",
         "pkg@../x",
         "pkg@..",

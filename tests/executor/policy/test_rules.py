@@ -91,5 +91,5 @@ def test_the_lists_of_the_recipe_are_all_refused_by_the_strict_policy() -> None:
 
 
 def test_the_network_rule_says_what_to_do_instead() -> None:
-    (violation,) = check("curl https://example.com", "bash", "standard")
+    (violation,) = check("curl x", "bash", "standard")
     assert violation.message.startswith("`curl` is not allowed here: there is no network here; use install_packages")
