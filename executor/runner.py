@@ -55,12 +55,9 @@ class Runner:
 
     def stop(self, session: Session, run: Run) -> None:
         """Interrupt an execution, or take it out of the queue; nothing happens where it has ended."""
-        if run.finished is not None or run.task is None:
-            return
-        if session.running is run and run.admitted:
-            self._tasks.own(self._interrupt(session, run))
-        else:
-            run.task.cancel()
+        if run.finished is None:
+            # in a task, which begins after the execution's own: one that is cancelled before its first step never ends
+            self._tasks.own(self._stop(session, run))
 
     async def so_far(self, session: Session, run: Run) -> ExecutionResult:
         """The result of an execution, or `running` with what it gave up to now.
@@ -93,7 +90,12 @@ class Runner:
             notices=(f"{said} Wait for more with get_execution_result, or stop it with interrupt_execution.",),
         )
 
-    async def _interrupt(self, session: Session, run: Run) -> None:
+    async def _stop(self, session: Session, run: Run) -> None:
+        if run.finished is not None or run.task is None:
+            return
+        if not (session.running is run and run.admitted):
+            run.task.cancel()
+            return
         await run.started.wait()
         if run.finished is None:
             await self._backend.interrupt(session.live_ref, run.id)
@@ -170,19 +172,12 @@ class Runner:
     def _blocked(self, session: Session, run: Run, violations: tuple[Violation, ...]) -> Finished | None:
         if not violations:
             return None
-        return Finished(
-            ExecutionResult(
-                status="blocked",
-                session_id=session.id,
-                execution_id=run.id,
-                language=run.language,
-                return_code=1,
-                violations=violations,
-                notices=("Nothing was run: the code was refused by the rules named here.",),
-            )
-        )
+        said = "Nothing was run: the code was refused by the rules named here."
+        return Finished(replace(self._result(session, run, "blocked", said), return_code=1, violations=violations))
 
-    def _result(self, session: Session, run: Run, status: Literal["interrupted", "lost"], why: str) -> ExecutionResult:
+    def _result(
+        self, session: Session, run: Run, status: Literal["blocked", "interrupted", "lost"], why: str
+    ) -> ExecutionResult:
         return ExecutionResult(
             status=status, session_id=session.id, execution_id=run.id, language=run.language, notices=(why,)
         )
