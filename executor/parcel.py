@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,10 +56,25 @@ class Entry:
 
 def pack(root: Path) -> Iterator[bytes]:
     """The regular files below `root`, in pieces; links and everything else are left out. Blocks on the disk."""
+    return in_pieces(_packed(root))
+
+
+def in_pieces(parts: Iterable[bytes]) -> Generator[bytes, None, None]:
+    """The same bytes in pieces of `PIECE`, but for the last one."""
     piece = bytearray()
+    for part in parts:
+        piece += part
+        while len(piece) >= PIECE:
+            yield bytes(piece[:PIECE])
+            del piece[:PIECE]
+    if piece:
+        yield bytes(piece)
+
+
+def _packed(root: Path) -> Iterator[bytes]:
     for path, info in walk(root):
         parts = path.relative_to(root).parts
-        piece += Entry(parts, "file", info.st_mode & MODES, info.st_mtime_ns, info.st_size).head()
+        yield Entry(parts, "file", info.st_mode & MODES, info.st_mtime_ns, info.st_size).head()
         left = info.st_size
         with path.open("rb") as file:
             while left:
@@ -67,12 +82,7 @@ def pack(root: Path) -> Iterator[bytes]:
                 if not data:
                     raise ParcelError(f"{path.name} became shorter while it was read")
                 left -= len(data)
-                piece += data
-                while len(piece) >= PIECE:
-                    yield bytes(piece[:PIECE])
-                    del piece[:PIECE]
-    if piece:
-        yield bytes(piece)
+                yield data
 
 
 def walk(root: Path) -> Iterator[tuple[Path, os.stat_result]]:

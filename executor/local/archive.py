@@ -11,13 +11,13 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from executor.errors import BackendFailed, FileRefused
 from executor.local.paths import refusal
 from executor.local.workspace import Workspace
-from executor.parcel import MAX_DEPTH, MODES, PIECE, Entry, Kind, ParcelError, Unpacker
+from executor.parcel import MAX_DEPTH, MODES, PIECE, Entry, Kind, ParcelError, Unpacker, in_pieces
 
 TRASH = (".tmp/trash-", ".tmp/install-")
 """What is about to be deleted, or not yet complete, is nobody's."""
@@ -32,7 +32,7 @@ _KINDS: dict[int, Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_
 class Source:
     """Bytes that are asked for piece by piece."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Generator[bytes, None, None]) -> None:
         self._pieces = pieces
 
     def next(self) -> bytes:
@@ -41,28 +41,17 @@ class Source:
 
     def close(self) -> None:
         """Let go of what is open. Idempotent."""
-        self._pieces.close()  # type: ignore[attr-defined]  # only generators come in
+        self._pieces.close()
 
 
 def listing(workspace: Workspace) -> Source:
     """The whole folder, a JSON line for each entry: path, kind, mode, size, modification and change time, inode."""
-    return Source(_in_pieces(_lines(workspace)))
+    return Source(in_pieces(_lines(workspace)))
 
 
 def pack(workspace: Workspace, paths: Sequence[str]) -> Source:
     """Those of `paths` that are there, as a parcel."""
-    return Source(_in_pieces(_packed(workspace, paths)))
-
-
-def _in_pieces(parts: Iterator[bytes]) -> Iterator[bytes]:
-    piece = bytearray()
-    for part in parts:
-        piece += part
-        while len(piece) >= PIECE:
-            yield bytes(piece[:PIECE])
-            del piece[:PIECE]
-    if piece:
-        yield bytes(piece)
+    return Source(in_pieces(_packed(workspace, paths)))
 
 
 def _lines(workspace: Workspace) -> Iterator[bytes]:
@@ -125,6 +114,10 @@ def _descend(workspace: Workspace, parts: Sequence[str], *, make: bool = False) 
 
 @contextmanager
 def parent_of(workspace: Workspace, parts: Sequence[str], *, make: bool = False) -> Iterator[tuple[int, str]]:
+    """A handle of the folder that something is in, and its name there; `make` makes folders that are missing.
+
+    Raises OSError.
+    """
     fd = _descend(workspace, parts[:-1], make=make)
     try:
         yield fd, parts[-1]
@@ -195,7 +188,11 @@ def _content(parts: tuple[str, ...], fd: int) -> Iterator[bytes]:
 
 
 class Unpacking:
-    """A parcel that is put into a workspace. Every method but `abort` raises FileRefused, after which it is over."""
+    """A parcel that is put into a workspace.
+
+    Every method but `abort` raises FileRefused where the folder cannot take it, and BackendFailed where it is no parcel;
+    after either it is over.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace

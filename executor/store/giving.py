@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from executor.parcel import PIECE, Entry
+from executor.parcel import Entry, in_pieces
 from executor.store.manifest import Content, Kept, Manifest
 from executor.store.medium import Medium
 from executor.store.packs import Damaged, Pack, PackReader
@@ -32,7 +32,7 @@ class Giving:
         except BaseException:
             self.close()
             raise
-        self._pieces = self._cut()
+        self._pieces = in_pieces(self._parts())
 
     def _open(self, medium: Medium, pack: Pack, salvage: bool) -> PackReader | None:
         try:
@@ -61,16 +61,6 @@ class Giving:
         for pack in self._packs:
             if pack is not None:
                 pack.close()
-
-    def _cut(self) -> Iterator[bytes]:
-        piece = bytearray()
-        for part in self._parts():
-            piece += part
-            while len(piece) >= PIECE:
-                yield bytes(piece[:PIECE])
-                del piece[:PIECE]
-        if piece:
-            yield bytes(piece)
 
     def _parts(self) -> Iterator[bytes]:
         # folders first, and a folder before what it holds; links last, so that no path goes through one; and contents
