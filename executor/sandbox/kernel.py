@@ -25,7 +25,6 @@ _RSEQ_AREA = 256
 _fork = ctypes.PyDLL(None, use_errno=True).fork
 
 PR_SET_PDEATHSIG = 1
-PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_SECUREBITS = 28
@@ -89,13 +88,6 @@ def default_signals() -> None:
 def make_executable(address: int, size: int) -> None:
     """Make whole pages readable and executable, no longer writable. Raises OSError where the host forbids it."""
     syscall(_MPROTECT, address, size, 1 | 4)
-
-
-def pause_forever() -> None:
-    """Sleep until killed; signals that have no handler do not end it."""
-    pause = _LIBC.pause
-    while True:
-        pause()
 
 
 def _signed(value: int) -> int:

@@ -32,6 +32,15 @@ class ProcessTree:
         self.proc = proc
         self.trusted: set[int] = set()
 
+    @property
+    def walkable(self) -> bool:
+        """Whether the kernel lists children (CONFIG_PROC_CHILDREN), without which every tree looks empty."""
+        try:
+            os.stat(f"{self.root}/task/{self.root}/children", dir_fd=self.proc)
+        except OSError:
+            return False
+        return True
+
     def members(self, *, sparing: Iterable[int] = ()) -> list[int]:
         """Process ids of the session, parents before children; zombies are among them.
 
@@ -179,8 +188,3 @@ class ProcessTree:
             for task in self.names(f"{pid}/task"):
                 found += map(int, self.read(f"{pid}/task/{task}/children", 1 << 20).split())
         return found
-
-
-def children_listed(proc: str = "/proc/self/task") -> bool:
-    """Whether the kernel lists children (CONFIG_PROC_CHILDREN), without which no tree can be walked."""
-    return os.path.exists(f"{proc}/{os.getpid()}/children")
