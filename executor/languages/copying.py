@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from executor.languages import openfiles
+from executor.languages.guest import signal_core
 from executor.languages.reasons import Overdue
 
 NAME_SECONDS = 4.0
@@ -31,7 +32,7 @@ DEEP_STACK = 100 * 1024 * 1024
 
 _fork, _waitpid, _exit, _clock = os.fork, os.waitpid, os._exit, time.monotonic
 _setitimer, _signal, _mask = signal.setitimer, signal.signal, signal.pthread_sigmask
-_getsignal, _sigpending = signal.getsignal, signal.sigpending
+_getsignal, _sigpending = signal_core.getsignal, signal_core.sigpending
 _IGNORED = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 """As every Python has it: what they tell comes as an exception, too."""
 _PRISTINE: dict[str, Any] = {}

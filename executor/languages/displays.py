@@ -53,21 +53,24 @@ class Shell(Protocol):
 
 
 class Displays:
-    """Sends what a cell shows. `plots` is where full-size pictures are kept, None: nowhere."""
+    """Sends what a cell shows; nowhere until it is connected."""
 
-    def __init__(self, shell: Shell, control: Control | None, plots: Plots | None) -> None:
+    def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._control = control
-        self._plots = plots
+        self._control: Control | None = None
+        self._plots: Plots | None = None
         self._publisher = shell.display_pub
         forms = shell.display_formatter.formatters
         self._printers = [form.type_printers for mime, form in forms.items() if mime != "text/plain"]
         self._told_no_picture = False
         for module, name in charts.DISPLAYED_BY_US:
             shell.display_formatter.ipython_display_formatter.for_type_by_name(module, name, self.show)
-        if control is not None:  # in a session, and not while the zygote warms up
-            charts.watch_plotly(self.show, self.note)
+        charts.watch_plotly(self.show, self.note)
         self.begin("", 0)
+
+    def connect(self, control: Control, plots: Plots) -> None:
+        """Send to `control` from now on, and keep full-size pictures in `plots`."""
+        self._control, self._plots = control, plots
 
     def begin(self, execution_id: str, picture_chars: int) -> None:
         """A cell starts that may send `picture_chars` characters of base64."""

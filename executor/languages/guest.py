@@ -15,15 +15,27 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from importlib import import_module
 from typing import Any, NoReturn, TextIO
+
+import numpy as np
 
 PACKAGES = ".packages/python"
 """Where a session's own packages lie, relative to its folder."""
 
-_SURROUNDINGS = {"PLOTLY_RENDERER": "plotly_mimetype+colab"}
+_RENDERER = "plotly_mimetype+colab"
 """Plotly opens a browser where it finds no notebook of its kinds; so it gives JSON, and HTML that stands alone."""
 
+_TWISTER_WORDS = 624
+"""Words of 32 bits that are the state of numpy's global generator, a Mersenne Twister."""
+
+signal_core = import_module("_signal")
+"""Below `signal`, whose conversions to enums would be two thirds of what `1 + 1` takes, and cost each worker a quarter
+of a megabyte: pages of the zygote's that it must copy to count references."""
+
+_RESET = tuple(
+    int(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGINT, signal.SIGPIPE}
+)
 _fstat = os.fstat
 _dup2 = os.dup2
 _open, _close = os.open, os.close
@@ -107,29 +119,29 @@ def take_keyboard_away() -> None:
     sys.breakpointhook = _no_breakpoint
 
 
-def settle_in(folder: Path, *, seed: int | None) -> None:
+def settle_in(folder: str) -> None:
     """Make a forked process its own: signals, random numbers, folder, import paths.
 
-    `seed` makes random numbers repeatable; without it they come from the system.
+    What is called here for the first time copies pages of the zygote's: the short way is the light one.
     """
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGINT, signal.SIGPIPE}:
-        if signal.getsignal(number) not in (None, signal.SIG_DFL):
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as every Python has it: a broken pipe is an exception
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _reseed(seed)
+    for number in _RESET:
+        if signal_core.getsignal(number) not in (None, signal_core.SIG_DFL):
+            signal_core.signal(number, signal_core.SIG_DFL)
+    signal_core.signal(signal_core.SIGPIPE, signal_core.SIG_IGN)  # as every Python has it: it is an exception, too
+    signal_core.pthread_sigmask(signal_core.SIG_SETMASK, ())
+    _reseed()
     os.chdir(folder)
     tempfile.tempdir = None
-    os.environ.update(_SURROUNDINGS)
+    os.environ["PLOTLY_RENDERER"] = _RENDERER
     sys.argv = [""]
-    sys.path[:] = [*import_paths(folder), *(p for p in sys.path if p and p != str(Path.cwd()))]
+    sys.path[:] = [*import_paths(folder), *(p for p in sys.path if p not in ("", folder))]
     faulthandler.enable(file=2, all_threads=False)
 
 
-def import_paths(folder: Path) -> tuple[str, str]:
+def import_paths(folder: str) -> tuple[str, str]:
     """Where the session's own modules and packages lie."""
-    return str(folder), str(folder / PACKAGES)
+    return folder, f"{folder}/{PACKAGES}"
 
 
 def refresh_imports(paths: tuple[str, ...]) -> None:
@@ -166,11 +178,11 @@ def _flush(stream: Any) -> None:
         return  # a stream of the guest's own making, or a pipe whose reader has gone
 
 
-def _reseed(seed: int | None) -> None:
-    random.seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(None if seed is None else seed % 2**32)
+def _reseed() -> None:
+    random.seed()
+    # by its state: what numpy does to spread a seed over it writes to three times as many pages
+    words = np.frombuffer(os.urandom(4 * _TWISTER_WORDS), np.uint32)
+    np.random.set_state(("MT19937", words, _TWISTER_WORDS, 0, 0.0))
 
 
 def _no_input(prompt: object = "", /) -> NoReturn:

@@ -8,7 +8,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -25,6 +25,7 @@ from executor.languages.guest import (
     report_threads,
     settle_in,
     settle_interpreter,
+    signal_core,
 )
 from executor.languages.hints import hint_for
 from executor.languages.pictures import Plots
@@ -33,15 +34,11 @@ from executor.languages.state import State
 from executor.languages.traceback import cell_name
 from executor.languages.variables import Variables
 
-DEFAULT_PICTURE_CHARS = 110_000
-"""Base64 characters that the pictures of one cell may take together."""
 INTERRUPTED_DRAWING = 0.4
 """Seconds for the figures of an interrupted cell: the hard stop is near."""
 
-# below `signal`, whose conversions to enums would be two thirds of what `1 + 1` takes
-_signal_core = import_module("_signal")
-_signal = _signal_core.signal
-_mask = _signal_core.pthread_sigmask
+_signal = signal_core.signal
+_mask = signal_core.pthread_sigmask
 _raise_interrupt = signal.default_int_handler
 _exit = os._exit
 _DEFERRED = frozenset(
@@ -53,24 +50,33 @@ _DEFERRED = frozenset(
 """Signals whose handlers, the guest's, run only while its code does: they may raise."""
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What of a worker is made before the fork: memory that workers share until they write to it."""
+
+    shell: NotebookShell
+    cells: Cells
+    displays: Displays
+    variables: Variables
+
+
 class Notebook:
     """The loop of one worker. `run` never returns; nothing that a cell raises ends it."""
 
-    def __init__(self, shell: NotebookShell, control: Control, folder: Path) -> None:
-        self._shell = shell
+    def __init__(self, parts: Parts, control: Control, folder: Path) -> None:
+        self._shell = shell = parts.shell
         self._control = control
         self._folder = folder
-        self._import_paths = import_paths(folder)
+        self._import_paths = import_paths(str(folder))
         self._streams = Streams()
-        self._cells = Cells(shell)
-        self._displays = Displays(shell, control, Plots(folder))
-        self._variables = Variables(shell.user_ns, shell.user_ns_hidden)
+        self._cells = parts.cells
+        self._displays = parts.displays
+        self._variables = parts.variables
         self._state = State(shell, folder, self._variables.cells.copy)
         self._tell_variables = True
         self._interrupt_waits = False
-        shell.displays = self._displays
+        self._displays.connect(control, Plots(folder))
         shell.tracebacks.folder = folder
-        figures.on_show = self._displays.show_figures
         warnings.formatwarning = shell.tracebacks.format_warning
         report_threads(lambda error: shell.tracebacks.describe(error)["traceback"])
         os.register_at_fork(after_in_child=control.detach)
@@ -85,12 +91,12 @@ class Notebook:
             if message["op"] != "execute":
                 self._keep_state(message)
                 continue
-            self._tell_variables = bool(message.get("variables", True))
+            self._tell_variables = bool(message["variables"])
             self._execute(
                 str(message["id"]),
                 str(message["code"]),
                 int(message["number"]),
-                int(message.get("picture_chars", DEFAULT_PICTURE_CHARS)),
+                int(message["picture_chars"]),
             )
 
     def _execute(self, execution_id: str, code: str, number: int, picture_chars: int) -> None:
@@ -228,7 +234,7 @@ class Notebook:
             _exit(code & 0xFF)
 
 
-def serve(shell: NotebookShell, control: socket.socket, folder: Path, *, seed: int | None) -> NoReturn:
+def serve(parts: Parts, control: socket.socket, folder: Path) -> NoReturn:
     """Settle in this process and be a worker until the leader hangs up."""
-    settle_in(folder, seed=seed)
-    Notebook(shell, Control(control), folder).run()
+    settle_in(str(folder))
+    Notebook(parts, Control(control), folder).run()

@@ -13,7 +13,7 @@ from executor.languages.channel import Decoder, Event, check_event, encode
 from executor.results import Language
 
 if TYPE_CHECKING:
-    from executor.languages.shell import NotebookShell
+    from executor.languages.notebook import Parts
 
 PICTURE_CHARS = 110_000
 """Base64 characters that the pictures of one cell may take together."""
@@ -82,7 +82,7 @@ class Python:
         return "Its variables and imports are lost; files and the other languages are kept."
 
 
-_shell: NotebookShell | None = None
+_parts: Parts | None = None
 
 
 def preload() -> None:
@@ -91,20 +91,19 @@ def preload() -> None:
     The environment must hold OPENBLAS_NUM_THREADS=1, OMP_NUM_THREADS=1, JE_ARROW_MALLOC_CONF=background_thread:false.
     """
     # here and not above: who only wants to speak with a worker must not pay a second of imports
-    from executor.languages.warming import warm_shell  # noqa: PLC0415
+    from executor.languages.warming import warm_up  # noqa: PLC0415
 
-    global _shell  # noqa: PLW0603  IPython's shell is one per process, too
-    _shell = warm_shell()
+    global _parts  # noqa: PLW0603  IPython's shell is one per process, too
+    _parts = warm_up()
 
 
-def main(control: socket.socket, *, folder: Path, seed: int | None = None) -> NoReturn:
+def main(control: socket.socket, *, folder: Path) -> NoReturn:
     """Be the session's Python worker on `control`, with `folder` as working directory. Never returns.
 
-    Called in a fork of the zygote, inside the sandbox, with the environment set and 0, 1 and 2 open. `seed` makes
-    random numbers repeatable; without it they come from the system.
+    Called in a fork of the zygote, inside the sandbox, with the environment set and 0, 1 and 2 open.
     """
     from executor.languages.notebook import serve  # noqa: PLC0415  loaded by `preload` already
 
-    if _shell is None:
+    if _parts is None:
         raise RuntimeError("Nothing is loaded: preload() has to run before the fork.")
-    serve(_shell, control, folder, seed=seed)
+    serve(_parts, control, folder)

@@ -20,9 +20,11 @@ from executor.languages import copying, digests, figures, surroundings
 from executor.languages.cells import Cells
 from executor.languages.displays import Displays
 from executor.languages.guest import take_keyboard_away
-from executor.languages.notebook import DEFAULT_PICTURE_CHARS
+from executor.languages.notebook import Parts
+from executor.languages.python import PICTURE_CHARS
 from executor.languages.shell import NotebookShell, make_shell
 from executor.languages.traceback import cell_name
+from executor.languages.variables import Variables
 
 READY_NAMES = {
     "np": np,
@@ -39,13 +41,17 @@ READY_NAMES = {
 """What guest code finds imported; `datetime` is the class."""
 
 
-def warm_shell() -> NotebookShell:
-    """The shell, with everything loaded that workers share. Raises RuntimeError where a thread was left behind."""
+def warm_up() -> Parts:
+    """The shell and what goes with it, all loaded and used once. Raises RuntimeError where a thread was left behind."""
     figures.install()
     digests.set_up()
     shell = make_shell(READY_NAMES)
     take_keyboard_away()
-    _run_once(shell)
+    cells, displays = Cells(shell), Displays(shell)
+    shell.displays = displays
+    figures.on_show = displays.show_figures
+    _run_once(shell, cells, displays)
+    parts = Parts(shell, cells, displays, Variables(shell.user_ns, shell.user_ns_hidden))
     copying.prepare()
     surroundings.note_defaults()
     threads = sum(1 for _ in Path("/proc/self/task").iterdir())
@@ -53,27 +59,21 @@ def warm_shell() -> NotebookShell:
         raise RuntimeError(f"{threads} threads run after the preload; a fork needs exactly one.")
     gc.collect()
     gc.freeze()
-    return shell
+    return parts
 
 
-def _run_once(shell: NotebookShell) -> None:
+def _run_once(shell: NotebookShell, cells: Cells, displays: Displays) -> None:
     """Run what a first cell would pay for, and leave no trace in the namespace."""
-    cells = Cells(shell)
-    shell.displays = Displays(shell, None, None)
-    shell.displays.begin("", DEFAULT_PICTURE_CHARS)
-    figures.on_show = shell.displays.show_figures
     known = dict(shell.user_ns)
     for code in _WARMING:
-        shell.displays.begin("", DEFAULT_PICTURE_CHARS)
+        displays.begin("", PICTURE_CHARS)
         try:
             with redirect_stdout(io.StringIO()):
                 cells.run(code, 0)
         except ZeroDivisionError as error:
             shell.tracebacks.describe(error, cell_name(0))
-        shell.displays.show_figures()
-        shell.displays.finish()
-    shell.displays = None
-    figures.on_show = None
+        displays.show_figures()
+        displays.finish()
     shell.user_ns.clear()
     shell.user_ns.update(known)
     shell.forget()
