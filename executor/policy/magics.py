@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,9 +18,17 @@ _PYTHON_LINES = frozenset({"time", "timeit", "prun", "debug", "capture", "lprun"
 _PYTHON_SCRIPTS = frozenset({"python", "python2", "python3", "pypy", "pypy3"})
 _PACKAGING = frozenset({"pip", "conda", "mamba", "micromamba", "uv"})
 
-AUTOMATIC = _SHELL_LINES | _ALIASES | _PYTHON_LINES | _PACKAGING
+_AUTOMATIC = _SHELL_LINES | _ALIASES | _PYTHON_LINES | _PACKAGING
 """Magics that also work without their `%` in a cell of one line (automagic)."""
 
+RUN_MAGIC = frozenset({"run_line_magic", "run_cell_magic", "magic"})
+"""Methods of IPython's shell that run a magic: its name, its line, and a body if it has one."""
+
+_RUN_SHELL = frozenset({"system", "getoutput", "system_raw", "system_piped"})
+_RUN_PYTHON = frozenset({"run_cell", "run_cell_async", "ex", "ev"})
+
+_NAMED = re.compile(r"\s*([\w.*]+)(.*)")
+_ASSIGNED = re.compile(r"\s*=(?!=)|\s*,")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -52,6 +60,27 @@ def pieces(name: str, line: str, body: str = "") -> Iterator[Piece]:
         yield Piece("python", body)
     elif re.fullmatch(r"[\w.+-]+", name):
         yield Piece("bash", f"{name} {line}")  # an alias, or with %rehashx any program
+
+
+def without_percent(cell: str) -> Iterator[Piece]:
+    """What a cell of one line runs where it begins with a magic's name alone: `rm x`, `sx ls`, `time f()`."""
+    if len(cell.splitlines()) != 1:
+        return
+    match = _NAMED.match(cell)
+    if match is None or match[1] not in _AUTOMATIC or not match[2].strip() or _ASSIGNED.match(match[2]):
+        return
+    yield from pieces(match[1], match[2].strip())
+
+
+def called(method: str, texts: Sequence[str]) -> list[Piece] | None:
+    """What a method of IPython's shell runs with these arguments; None where it is not one that runs anything."""
+    if method in _RUN_SHELL and len(texts) == 1:
+        return [command(texts[0]), *fields(texts[0])]
+    if method in _RUN_PYTHON and len(texts) == 1:
+        return [Piece("python", texts[0])]
+    if method in RUN_MAGIC and len(texts) in (2, 3):
+        return list(pieces(*texts))
+    return None
 
 
 def command(line: str) -> Piece:

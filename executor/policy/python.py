@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 from executor.policy import bash, magics
 from executor.policy.budget import Budget, TooComplex
-from executor.policy.notebook import Cell, NotRun, cell, silence
+from executor.policy.notebook import Cell, NotRun, cell
+from executor.policy.python_names import Function, Imports, Own
+from executor.policy.python_tree import beginning, children, constant, parse, targets
 from executor.policy.rules import Level, Rule, rulebook
 from executor.policy.source import Origin
 from executor.policy.syntax import without_surrogates
@@ -22,39 +24,14 @@ from executor.policy.syntax import without_surrogates
 if TYPE_CHECKING:
     from executor.results import Violation
 
-MAX_STATEMENTS = 100_000
-"""Lines and semicolons of one cell: a statement costs the parser up to 10 µs, and nothing can stop it on the way."""
-
-MAX_FSTRING_WORK = 5_000_000_000
-"""Braces times characters of a cell with f-strings: Python 3.11 parses each `{…}` of one in time that grows with the
-length of the string (82 s for a megabyte of `{a}`)."""
-
 MAX_NESTING = 6
-_MAX_CHAIN = 12
-_FILE = "<policy>"
 
-# What the worker has ready in every session
-_READY = {
-    "np": "numpy",
-    "pd": "pandas",
-    "plt": "matplotlib.pyplot",
-    "json": "json",
-    "math": "math",
-    "random": "random",
-    "base64": "base64",
-    "io": "io",
-}
-_FSTRING = re.compile(r"\b[rR]?[fF][rR]?['\"]")
 _DUNDER = re.compile(r"__\w+__")
 _LOOPBACK = re.compile(r"(?i)^(?:\w+://)?(?:\w+@)?(?:localhost|127\.|\[?::1|0\.0\.0\.0)|^(?:file|data):")
 _ADDRESS = re.compile(r"(?i)^(?:https?|ftps?|s3|gs|hf)://")
-_ASSIGNED = re.compile(r"\s*=(?!=)|\s*,")
-_AUTOMAGIC = re.compile(r"\s*([\w.*]+)(.*)")
 
 _GETTERS = frozenset({"getattr", "setattr", "delattr"})
 _LOOKUPS = frozenset({"get", "pop", "setdefault"})
-_RUN_SHELL = frozenset({"system", "getoutput", "system_raw", "system_piped"})
-_RUN_PYTHON = frozenset({"run_cell", "run_cell_async", "ex", "ev"})
 _SHELL_CALLS = frozenset(
     {
         *(f"os.{name}" for name in ("system", "popen", "execv", "execve", "execvp", "execvpe", "posix_spawn")),
@@ -65,7 +42,6 @@ _SHELL_CALLS = frozenset(
     }
 )
 
-_Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _Comprehension = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _NO_NAMES: frozenset[str] = frozenset()
 
@@ -122,10 +98,9 @@ class _Reader:
         self.book = _book(level)
         self.found: list[Violation] = []
         self.todo: list[tuple[str, Origin, int]] = []
-        self.aliases = dict(_READY)
-        self.imported: set[str] = set()
+        self.imports = Imports()
+        self.own = Own(self.book.names, budget)
         self.stored: set[str] = set()
-        self.bound: set[str] = set()
         self.handled: set[int] = set()
         self.cell = Cell("", "")
         self.origin = Origin()
@@ -156,8 +131,9 @@ class _Reader:
                 self.cell = cell(code, self.budget)
             except NotRun:
                 continue
-            self._automagic(code)
-            tree = _parse(self.cell.python, self.budget)
+            for piece in magics.without_percent(self.cell.python):
+                self._piece(piece, self.origin.nested(code, piece.text.strip("\n"), 1, 1))
+            tree = parse(self.cell.python, self.budget)
             if tree is not None:
                 self._module(tree)
         return self.found
@@ -167,7 +143,7 @@ class _Reader:
     def _module(self, tree: ast.Module) -> None:
         for statement in tree.body:
             self._walk(statement)
-            self._bind(statement)
+            self.own.bind(statement)
 
     def _walk(self, root: ast.AST) -> None:
         """Every node below, parents first and in the order of the source, with the risky names that are local there."""
@@ -179,58 +155,22 @@ class _Reader:
             visit = visitors.get(type(node))
             if visit is not None:
                 visit(node, local)
-            children = _children(node)
-            if isinstance(node, _Function):
+            below = children(node)
+            if isinstance(node, Function):
                 # defaults, annotations and decorators belong to the scope around
                 outside = {id(node.args), *map(id, getattr(node, "decorator_list", ()))}
-                inner = local | self._locals(node)
+                inner = local | self.own.of_function(node)
             elif isinstance(node, _Comprehension):
                 # so does what the first `for` runs over
                 first = node.generators[0]
-                children += [first.target, first.iter, *first.ifs]
-                children.remove(first)
+                below += [first.target, first.iter, *first.ifs]
+                below.remove(first)
                 outside = {id(first.iter)}
-                inner = local | self._stores(generator.target for generator in node.generators)
+                inner = local | self.own.stored(generator.target for generator in node.generators)
             else:
-                stack += [(child, local) for child in reversed(children)]
+                stack += [(child, local) for child in reversed(below)]
                 continue
-            stack += [(child, local if id(child) in outside else inner) for child in reversed(children)]
-
-    def _locals(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> frozenset[str]:
-        """Risky names that are a function's own: its parameters and what it assigns."""
-        a = node.args
-        parameters = [*a.posonlyargs, *a.args, *a.kwonlyargs, *(x for x in (a.vararg, a.kwarg) if x is not None)]
-        own = {p.arg for p in parameters if p.arg in self.book.names}
-        if not isinstance(node, ast.Lambda):
-            own |= self._stores(node.body)
-        return frozenset(own)
-
-    def _stores(self, roots: Iterable[ast.AST]) -> frozenset[str]:
-        names: set[str] = set()
-        outer: set[str] = set()
-        stack: list[ast.AST] = list(roots)
-        while stack:
-            self.budget.spend()
-            node = stack.pop()
-            if isinstance(node, ast.Name):
-                if isinstance(node.ctx, ast.Store) and node.id in self.book.names:
-                    names.add(node.id)
-            elif isinstance(node, ast.Global):
-                outer.update(node.names)
-            elif not isinstance(node, (*_Function, ast.ClassDef)):
-                stack += _children(node)
-        return frozenset(names - outer)
-
-    def _bind(self, statement: ast.stmt) -> None:
-        """Risky names that are the cell's own from here on."""
-        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            self.bound.add(statement.name)
-        elif isinstance(statement, (ast.Assign, ast.For, ast.With)) or (
-            isinstance(statement, ast.AnnAssign) and statement.value is not None
-        ):
-            self.bound |= self._stores([statement])
-        elif isinstance(statement, ast.Delete):
-            self.bound -= {target.id for target in statement.targets if isinstance(target, ast.Name)}
+            stack += [(child, local if id(child) in outside else inner) for child in reversed(below)]
 
     def _refuse(self, rule: Rule, subject: str, node: ast.expr | ast.stmt | ast.alias | ast.pattern) -> None:
         self.found.append(rule.violation(subject, *self._at(node)))
@@ -246,8 +186,7 @@ class _Reader:
             rule = self.book.imports.get(top)
             if rule is not None:
                 self._refuse(rule, alias.name, alias)
-            self.imported.add(top)
-            self.aliases[alias.asname or top] = alias.name if alias.asname else top
+            self.imports.add(alias.name, alias=alias.asname)
 
     def _import_from(self, node: ast.ImportFrom, _: frozenset[str]) -> None:
         module = node.module or ""
@@ -255,9 +194,8 @@ class _Reader:
         rule = self.book.imports.get(top) if not node.level else None
         if rule is not None:
             self._refuse(rule, module, node)
-        self.imported.add(top)
         for alias in node.names:
-            self.aliases[alias.asname or alias.name] = f"{module}.{alias.name}"
+            self.imports.add(module, name=alias.name, alias=alias.asname)
             inner = self.book.attributes.get(alias.name.lstrip("_")) or self.book.qualified.get(
                 f"{module}.{alias.name}"
             )
@@ -271,7 +209,7 @@ class _Reader:
             self.stored.add(name)
         rule = self.book.names.get(name)
         if rule is not None:
-            if isinstance(node.ctx, ast.Load) and name not in local and name not in self.bound:
+            if isinstance(node.ctx, ast.Load) and name not in local and name not in self.own.names:
                 self._refuse(rule, name, node)
             return
         if self.book.shell is not None and name in self.book.shell.names and id(node) not in self.handled:
@@ -287,17 +225,17 @@ class _Reader:
         if isinstance(node.value, ast.Name):
             root = node.value.id
             rule = self.book.attributes.get(root)
-            if rule is not None and root not in self.aliases and root not in self.stored:
+            if rule is not None and root not in self.imports and root not in self.stored:
                 self._refuse(rule, f"{root}.{name}", node)
         rule = self.book.attributes.get(name.lstrip("_"))
-        if rule is not None and self._module_root(node):
+        if rule is not None and self.imports.has_root(node):
             self._refuse(rule, name, node)
         if name in self.book.foreign:
             rule = self.book.foreign[name]
-            if rule.needs in self.imported:
+            if rule.needs in self.imports.modules:
                 self._refuse(rule, name, node)
         if self.book.qualified:
-            rule = self.book.qualified.get(self._dotted(node))
+            rule = self.book.qualified.get(self.imports.full_name(node))
             if rule is not None:
                 self._refuse(rule, f"{name}", node)
         self._dunder(name, node, attribute=True)
@@ -314,7 +252,7 @@ class _Reader:
             self._dunder(name, node, attribute=True)
 
     def _subscript(self, node: ast.Subscript, _: frozenset[str]) -> None:
-        text = _text(node.slice)
+        text = constant(node.slice)
         if text is not None:
             self._by_string(text, node)
 
@@ -326,62 +264,37 @@ class _Reader:
         else:
             self._dunder(text, node, attribute=True)
 
-    def _module_root(self, node: ast.expr) -> bool:
-        for _ in range(_MAX_CHAIN):
-            if isinstance(node, ast.Name):
-                return node.id in self.aliases
-            if not isinstance(node, ast.Attribute):
-                return False
-            node = node.value
-        return False
-
-    def _dotted(self, node: ast.expr) -> str:
-        """The full name that an expression stands for, through this cell's imports; empty where it is none."""
-        parts: list[str] = []
-        for _ in range(_MAX_CHAIN):
-            if isinstance(node, ast.Name):
-                root = self.aliases.get(node.id)
-                if root is None:
-                    return ""
-                # `import os.path` binds `os`, whose name is already the beginning of the full one
-                return ".".join((root, *reversed(parts)))
-            if not isinstance(node, ast.Attribute):
-                return ""
-            parts.append(node.attr)
-            node = node.value
-        return ""
-
     # -- calls
 
     def _call(self, node: ast.Call, _: frozenset[str]) -> None:
         func = node.func
         if isinstance(func, ast.Name):
             rule = self.book.calls.get(func.id)
-            if rule is not None and func.id not in self.stored and func.id not in self.bound:
+            if rule is not None and func.id not in self.stored and func.id not in self.own.names:
                 self._refuse(rule, func.id, node)
             if func.id in _GETTERS and len(node.args) > 1:
                 self._get(node, node.args[1])
         elif isinstance(func, ast.Attribute):
             if func.attr in _LOOKUPS and node.args:
-                text = _text(node.args[0])
+                text = constant(node.args[0])
                 if text is not None:
                     self._by_string(text, node)
             self._shell_object(node, func)
         name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
         if name in ("attrgetter", "methodcaller"):
             for argument in node.args:
-                for part in (_text(argument) or "").split("."):
+                for part in (constant(argument) or "").split("."):
                     self._by_string(part, argument)
-        full = self._dotted(func)
+        full = self.imports.full_name(func)
         if full:
             self._qualified(node, full)
 
     def _get(self, node: ast.Call, name: ast.expr) -> None:
-        text = _text(name)
+        text = constant(name)
         if text is None:
             return
         rule = self.book.names.get(text)
-        if rule is None and self._module_root(node.args[0]):
+        if rule is None and self.imports.has_root(node.args[0]):
             rule = self.book.attributes.get(text.lstrip("_"))
         if rule is not None:
             self._refuse(rule, text, name)
@@ -390,11 +303,11 @@ class _Reader:
 
     def _qualified(self, node: ast.Call, full: str) -> None:
         rule = self.book.network.get(full)
-        if rule is not None and not any(_LOOPBACK.match(text) for text in map(_beginning, _targets(node))):
+        if rule is not None and not any(_LOOPBACK.match(text) for text in map(beginning, targets(node))):
             self._refuse(rule, full, node)
         rule = self.book.addresses.get(full)
         if rule is not None and node.args:
-            text = _beginning(node.args[0])
+            text = beginning(node.args[0])
             if _ADDRESS.match(text) and not _LOOPBACK.match(text):
                 self._refuse(rule, text, node.args[0])
         if full in _SHELL_CALLS:
@@ -407,10 +320,10 @@ class _Reader:
         first = arguments[0]
         words: list[str] | None = None
         if isinstance(first, (ast.List, ast.Tuple)):
-            words = [_text(item) or "\0" for item in first.elts]
+            words = [constant(item) or "\0" for item in first.elts]
         elif full.endswith("_exec"):
-            words = [_text(item) or "\0" for item in arguments]
-        text = " ".join(words) if words is not None else _text(first)
+            words = [constant(item) or "\0" for item in arguments]
+        text = " ".join(words) if words is not None else constant(first)
         if text is None:
             return
         for rule in self.book.subprocess:
@@ -431,7 +344,7 @@ class _Reader:
             return
         if func.value.func.id != "get_ipython":
             return
-        texts = [_text(argument) for argument in node.args]
+        texts = [constant(argument) for argument in node.args]
         known = [text for text in texts if text is not None]
         if len(known) != len(texts) or node.keywords or func.value.args:
             return  # the name itself is refused where the level does so
@@ -442,16 +355,11 @@ class _Reader:
         if method == "magic" and len(known) == 1:
             name, _, line = known[0].partition(" ")
             known = [name, line]
-        pieces: list[magics.Piece] = []
-        if method in _RUN_SHELL and len(known) == 1:
-            pieces = [magics.command(known[0]), *magics.fields(known[0])]
-        elif method in _RUN_PYTHON and len(known) == 1:
-            pieces = [magics.Piece("python", known[0])]
-        elif method in ("run_line_magic", "run_cell_magic", "magic") and len(known) in (2, 3):
-            if self.book.shell is not None and known[0] in self.book.shell.magics:
-                return
-            pieces = list(magics.pieces(*known))
-        else:
+        refused = self.book.shell.magics if self.book.shell is not None else frozenset()
+        if method in magics.RUN_MAGIC and not refused.isdisjoint(known[:1]):
+            return
+        pieces = magics.called(method, known)
+        if pieces is None:
             return
         self.handled.add(id(func.value.func))
         for piece in pieces:
@@ -463,16 +371,6 @@ class _Reader:
             self.found += bash.read(text, self.level, self.budget, origin)
         else:
             self.add(text, origin, self.depth + 1)
-
-    def _automagic(self, code: str) -> None:
-        """A cell of one line may begin with a magic's name without `%`: `rm x`, `sx ls`, `time f()`."""
-        if len(self.cell.python.splitlines()) != 1:
-            return
-        match = _AUTOMAGIC.match(self.cell.python)
-        if match is None or match[1] not in magics.AUTOMATIC or not match[2].strip() or _ASSIGNED.match(match[2]):
-            return
-        for piece in magics.pieces(match[1], match[2].strip()):
-            self._piece(piece, self.origin.nested(code, piece.text.strip("\n"), 1, 1))
 
     def _origin(self, text: str, node: ast.expr) -> Origin:
         """Where a constant text of a node stands."""
@@ -487,63 +385,7 @@ class _Reader:
         for statement in node.body:
             value = statement.value if isinstance(statement, (ast.Expr, ast.Assign)) else None
             if isinstance(value, ast.Call):
-                full = self._dotted(value.func)
+                full = self.imports.full_name(value.func)
                 rule = self.book.forks.get(full)
                 if rule is not None:
                     self._refuse(rule, full, value)
-
-
-def _parse(code: str, budget: Budget) -> ast.Module | None:
-    """The tree, or None where Python will not compile the code either. Raises TooComplex."""
-    budget.look()
-    if code.count("\n") + code.count("\r") + code.count(";") > MAX_STATEMENTS:
-        raise TooComplex
-    if code.count("{") * len(code) > MAX_FSTRING_WORK and _FSTRING.search(code):
-        raise TooComplex
-    try:
-        silence(_FILE)  # `"\d"` warns
-        return ast.parse(code, filename=_FILE)
-    except (SyntaxError, ValueError):
-        return None
-    except (RecursionError, MemoryError):
-        raise TooComplex from None
-
-
-def _children(node: ast.AST) -> list[ast.AST]:
-    children: list[ast.AST] = []
-    for field in node._fields:
-        value = getattr(node, field, None)
-        if isinstance(value, list):
-            children += [item for item in value if isinstance(item, ast.AST) and type(item) is not ast.Constant]
-        elif isinstance(value, ast.AST) and type(value) is not ast.Constant and not isinstance(value, ast.expr_context):
-            children.append(value)
-    return children
-
-
-def _text(node: ast.expr, depth: int = 0) -> str | None:
-    """The string that an expression of constants gives, else None."""
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else None
-    if depth > 20:
-        return None
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left = _text(node.left, depth + 1)
-        right = _text(node.right, depth + 1) if left is not None else None
-        return left + right if left is not None and right is not None else None
-    if isinstance(node, ast.JoinedStr):
-        parts = [_text(value, depth + 1) for value in node.values]
-        return "".join(part for part in parts if part is not None) if None not in parts else None
-    return None
-
-
-def _beginning(node: ast.expr) -> str:
-    """The constant beginning of a string or of a pair of host and port; empty where there is none."""
-    if isinstance(node, (ast.Tuple, ast.List)) and node.elts:
-        return _beginning(node.elts[0]) if not isinstance(node.elts[0], (ast.Tuple, ast.List)) else ""
-    if isinstance(node, ast.JoinedStr) and node.values:
-        return _text(node.values[0]) or ""
-    return _text(node) or ""
-
-
-def _targets(node: ast.Call) -> list[ast.expr]:
-    return [*node.args[:2], *(k.value for k in node.keywords if k.arg in ("url", "host", "address"))]
