@@ -11,11 +11,12 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from executor.backend import Backend, SessionRef
-from executor.errors import Busy, ExecutorError, NoSnapshot, StoreFailed
+from executor.errors import Busy, ExecutorError, NoSnapshot
 from executor.events import Bus, Fault, SnapshotFailed, SnapshotTaken
 from executor.results import LANGUAGES, ExecutionResult, HistoryEntry, LanguageState, Lost
 from executor.sessions import Session, SessionTable, SnapshotState, history_of
@@ -171,7 +172,8 @@ class Snapshots:
         except NoSnapshot:
             session.snapshot = SnapshotState()
             return ["Session restored empty: its snapshot is gone or damaged, its variables and files are lost."]
-        await self._backend.unpack(ref, parcel)
+        async with aclosing(parcel):
+            await self._backend.unpack(ref, parcel)
         # before any code of the guest's, which unpickling is, can touch the folder
         self._store.rebase(session.id, await self._backend.tree(ref))
         wanted = [language for language in LANGUAGES if language in session.snapshot.states]
@@ -188,13 +190,12 @@ class Snapshots:
         return said
 
     async def history(self, session: Session) -> list[HistoryEntry]:
-        """What ran in a parked session."""
+        """What ran in a parked session. Raises StoreFailed where the store cannot be read now."""
         try:
             _, parcel, history = await self._store.load(session.id)
-        except (NoSnapshot, StoreFailed):
+        except NoSnapshot:
             return []
-        if close := getattr(parcel, "aclose", None):
-            await close()
+        await parcel.aclose()
         return _history_from(history)
 
     # Forgetting

@@ -190,8 +190,8 @@ def _content(parts: tuple[str, ...], fd: int) -> Iterator[bytes]:
 class Unpacking:
     """A parcel that is put into a workspace.
 
-    Every method but `abort` raises FileRefused where the folder cannot take it, and BackendFailed where it is no parcel;
-    after either it is over.
+    Every method but `abort` raises FileRefused where the folder cannot take it, and BackendFailed where it is no
+    parcel; after either it is over.
     """
 
     def __init__(self, workspace: Workspace) -> None:

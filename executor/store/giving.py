@@ -18,13 +18,9 @@ class Giving:
     """The packs of a snapshot, held open, so that nobody can delete them from under a reader. Blocks."""
 
     def __init__(self, medium: Medium, manifest: Manifest, *, salvage: bool) -> None:
-        """Raises OSError, and Damaged where a pack is not there in full.
-
-        With `salvage`, what the medium refuses to read counts as damaged, and so do packs that are missing.
-        """
+        """Raises OSError, and Damaged where a pack is not there in full; with `salvage` what it held is damaged."""
         self.manifest = manifest
         self.damaged: list[str] = []
-        self._failures: tuple[type[Exception], ...] = (Damaged, OSError) if salvage else (Damaged,)
         self._packs: list[PackReader | None] = []
         try:
             for pack in manifest.packs:
@@ -37,7 +33,7 @@ class Giving:
     def _open(self, medium: Medium, pack: Pack, salvage: bool) -> PackReader | None:
         try:
             return PackReader(medium, pack)
-        except (Damaged, OSError):
+        except (Damaged, FileNotFoundError):
             if not salvage:
                 raise
             return None
@@ -45,7 +41,7 @@ class Giving:
     def history(self) -> bytes | None:
         """The history; None where it is damaged. Raises OSError."""
         content, size, sum = self.manifest.history
-        with suppress(*self._failures):
+        with suppress(Damaged):
             data = b"".join(self._content(content, size))
             if history_sum(data) == sum:
                 return data
@@ -77,7 +73,7 @@ class Giving:
             yield from self._content(kept.content, size)
 
     def _whole(self, kept: Kept) -> bool:
-        with suppress(*self._failures):
+        with suppress(Damaged):
             if kept.print[2]:
                 self._pack(kept.content).check(kept.content.offset, kept.print[2])
             return True

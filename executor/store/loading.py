@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from typing import Self
 
 from executor.errors import NoSnapshot, StoreFailed
 from executor.store.access import Access
@@ -23,6 +24,29 @@ RECENT = 600.0
 """Seconds for which a volume may be late."""
 
 
+class Parcel:
+    """The parcel of a snapshot, to be read once. Its packs are open until it has been read or closed: close it."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], close: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self._close = close
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece. Raises StoreFailed; whatever ends it, it is closed."""
+        try:
+            return await anext(self._pieces)
+        except BaseException:
+            self._close()
+            raise
+
+    async def aclose(self) -> None:
+        """Let go of what is open, also where nothing was read. Idempotent."""
+        self._close()
+
+
 class Loading:
     """Reads snapshots; `listed` gives the names of a key."""
 
@@ -32,9 +56,9 @@ class Loading:
         self._listed = listed
         self._giving: set[Giving] = set()
 
-    async def load(self, held: Held, session_id: str, *, salvage: bool) -> tuple[Snapshot, AsyncIterator[bytes], bytes]:
+    async def load(self, held: Held, session_id: str) -> tuple[Snapshot, Parcel, bytes]:
         """See `Store.load`; called in the session's turn."""
-        giving, size = await self._choose(held, salvage)
+        giving, size = await self._choose(held)
         manifest = giving.manifest
         try:
             history = await self._access.do("be read", giving.history)
@@ -55,18 +79,23 @@ class Loading:
             damaged=giving.damaged,
             history_lost=history is None,
         )
-        return snapshot, self._give(giving, held), history or b""
+        return snapshot, Parcel(self._give(giving, held), partial(self._let_go, giving)), history or b""
 
     def close(self) -> None:
         """Let go of what is being read. Idempotent."""
-        for giving in self._giving:
-            self._access.let_go(giving.close)
-        self._giving.clear()
+        for giving in tuple(self._giving):
+            self._let_go(giving)
 
-    async def _choose(self, held: Held, salvage: bool) -> tuple[Giving, int]:
+    def _let_go(self, giving: Giving) -> None:
+        if giving in self._giving:
+            self._giving.discard(giving)
+            self._access.let_go(giving.close)
+
+    async def _choose(self, held: Held) -> tuple[Giving, int]:
         """The newest snapshot whose manifest proves itself and whose packs are there in full, with its packs open.
 
-        An older one is not taken for the newest where that may only be late, or refused for a moment.
+        An older one is not taken for the newest where that may only be late, or refused for a moment. Where none is
+        whole, and that is for good, it is the newest one that has a manifest.
         """
         for pause in (*LATE, None):
             names = newest_first({*await self._names(held), *held.sizes})
@@ -77,7 +106,7 @@ class Loading:
             for name in names:
                 refused = False
                 try:
-                    return await self._open(held, name, salvage)
+                    return await self._open(held, name)
                 except Damaged as error:
                     why = why or f"{error}"
                 except OSError as error:
@@ -86,12 +115,22 @@ class Loading:
                 recent = time.monotonic() - held.written.get(name, -RECENT) < RECENT
                 if pause is not None and (refused or recent):
                     break
-                if refused and not salvage:
+                if refused:
                     raise StoreFailed(f"The snapshot cannot be read now: {why}. Try again later.")
             else:
-                raise StoreFailed(f"No snapshot of the session is whole: {why}.")
+                return await self._choose_damaged(held, names, why)
             await asyncio.sleep(pause or 0)
         raise AssertionError("the last try ends in one way or the other")
+
+    async def _choose_damaged(self, held: Held, names: list[Name], why: str) -> tuple[Giving, int]:
+        for name in names:
+            try:
+                return await self._open(held, name, salvage=True)
+            except (Damaged, FileNotFoundError):
+                continue
+            except OSError as error:
+                raise StoreFailed(f"The snapshot cannot be read now: {error.strerror}. Try again later.") from None
+        raise NoSnapshot(f"No snapshot of the session can be read: {why}.")
 
     async def _names(self, held: Held) -> list[Name]:
         try:
@@ -101,7 +140,7 @@ class Loading:
                 raise
             return []
 
-    async def _open(self, held: Held, name: Name, salvage: bool) -> tuple[Giving, int]:
+    async def _open(self, held: Held, name: Name, *, salvage: bool = False) -> tuple[Giving, int]:
         if held.index is not None and held.index.name == name:
             manifest, size = held.index, held.index_size
         else:
@@ -119,6 +158,3 @@ class Loading:
                 held.missing = frozenset(giving.damaged)
         except Damaged as error:
             raise StoreFailed(f"The snapshot changed while it was read: {error}. Try again.") from None
-        finally:
-            self._giving.discard(giving)
-            self._access.let_go(giving.close)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from executor.events import Event
 from executor.store.access import Access
 from executor.store.epochs import Epoch
 from executor.store.held import Table
-from executor.store.loading import Loading
+from executor.store.loading import Loading, Parcel
 from executor.store.medium import Folder, Medium
 from executor.store.names import SHARDS, Name, key_of, shard_of
 from executor.store.saving import Changed, Saving, Wanted
@@ -124,15 +124,16 @@ class Store:
         }
         held.index = replace(held.index, entries=entries)
 
-    async def load(self, session_id: str, *, salvage: bool = False) -> tuple[Snapshot, AsyncIterator[bytes], bytes]:
+    async def load(self, session_id: str) -> tuple[Snapshot, Parcel, bytes]:
         """The newest whole snapshot of a session, the parcel of its folder (folders first, links last), its history.
 
         Files with damage are left out of the parcel and named in `damaged`, which is complete when the parcel has
-        been read to its end. Where the store cannot be read now, StoreFailed comes instead, also out of the parcel:
-        try again. With `salvage`, what it refuses to read counts as damaged. Raises NoSnapshot.
+        been read to its end; so are those whose packs are gone, where no snapshot has all of its packs. Where the
+        store cannot be read now, StoreFailed comes instead, also out of the parcel: try again. Raises NoSnapshot where
+        there is nothing that could be read.
         """
         async with self._table.turn(key_of(session_id)) as held:
-            return await self._loading.load(held, session_id, salvage=salvage)
+            return await self._loading.load(held, session_id)
 
     async def delete(self, session_id: str) -> None:
         """Delete all of a session; where the volume shows it a while longer, it is seen to in the background.

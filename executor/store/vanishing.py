@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from executor.errors import StoreFailed
 from executor.store.names import Name, Order, shard_of
 
 PAUSES = (2.0, 8.0, 50.0)
@@ -82,7 +83,7 @@ class Vanishing:
         left: list[Name] | None
         try:
             left = [name for name in await self._names(shard) if name.key in keys]
-        except Exception:  # StoreFailed and OSError alike: look again later
+        except StoreFailed:  # look again later
             left = None
         for key in keys:
             gone = self._gone.get(key)

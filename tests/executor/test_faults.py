@@ -197,3 +197,16 @@ async def test_a_state_that_hangs_when_it_is_loaded_again_costs_itself_and_not_t
         again = await run(executor, "1 + 1", "javascript", **A)
         assert again.status == "ok" and "could not be brought back" in " ".join(again.notices)
         assert (await run(executor, "print(kept)", **A)).stdout == "1\n"
+
+
+async def test_a_parked_session_whose_store_was_cut_goes_on_and_says_what_is_lost(settings, tmp_path):
+    async with Executor(settings(max_sessions=1)) as executor:
+        await run(executor, "x = 1; open('f', 'w').write('data')", **A)
+        await run(executor, "1", owner="b", conversation="1")
+        for path in (tmp_path / "kept").rglob("*.pack"):
+            os.truncate(path, path.stat().st_size // 2)
+        result = await run(executor, "import os; print('x' in globals(), os.path.exists('f'))", **A)
+        assert result.stdout == "False False\n"
+        told = " ".join(result.notices)
+        assert "its variables are lost" in told and "could not be read from the snapshot" in told and "f" in told
+        assert (await run(executor, "print('goes on')", **A)).stdout == "goes on\n"

@@ -175,3 +175,19 @@ async def test_many_sessions_over_few_places_always_answer_right(settings):
 
         for start in range(0, 45, 3):
             await asyncio.gather(*(call(number) for number in range(start, start + 3)))
+
+
+async def test_looking_at_the_history_of_a_parked_session_leaves_nothing_open(settings):
+    async with Executor(settings(max_sessions=1)) as executor:
+        a = {"owner": "a", "conversation": "1"}
+        first = await run(executor, "x = 1", **a)
+        await run(executor, "1", owner="b")
+
+        def files_of_the_store():
+            found = (os.path.join("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd"))
+            return [path for path in found if os.path.exists(path) and os.readlink(path).endswith((".pack", ".snap"))]
+
+        for _ in range(5):
+            assert [entry.code for entry in await executor.history(first.session_id, **a)] == ["x = 1"]
+        assert executor.session(first.session_id, **a).state == "parked"
+        await until(lambda: not files_of_the_store())

@@ -221,3 +221,42 @@ class Keeper:
 
     def files(self, suffix=""):
         return sorted(path for path in self.folder.glob("??/*") if path.name.endswith(suffix))
+
+
+async def restored(store, room, name="id"):
+    snapshot, parcel, history = await store.load(name)
+    return snapshot, (await room.unpack(parcel)).content(), history
+
+
+def read_only(root):
+    """For a store that only looks on: it takes no epoch, so that the other one stays in charge."""
+    volume = Volume(root)
+
+    def trouble(operation, name, number):
+        if operation in ("make", "create", "write", "delete"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    volume.trouble = trouble
+    return volume
+
+
+async def two_versions(opened, room, medium=None):
+    """A session that was saved once; the folder has changed since."""
+    room.write("a", b"a" * 300_000)
+    room.write("b", os.urandom(300_000))
+    room.write("c/d", b"first")
+    store = await opened(medium)
+    await store.save("id", {"n": 1}, room.tree(), room.changed, history=b"one")
+    former = room.content()
+    room.write("b", os.urandom(400_000))
+    room.write("c/d", b"second")
+    room.write("e", b"new")
+    return store, former
+
+
+async def operations_of_a_save(opened, room, volume):
+    store, _ = await two_versions(opened, room, volume)
+    start = volume.count
+    await store.save("id", {"n": 2}, room.tree(), room.changed, history=b"two")
+    assert volume.count - start > 10
+    return start, volume.count - start
