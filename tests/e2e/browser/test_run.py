@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.browser.conftest import Opener
-from tests.e2e.browser.driving import WAIT, finished, open_tab, run, screen, session_names, shown, start
+from tests.e2e.browser.driving import WAIT, expect_sessions, finished, open_tab, run, screen, shown, start
 
 
 def test_code_runs_in_each_of_the_three_languages(page: Page) -> None:
@@ -170,7 +170,7 @@ def test_two_pages_never_see_each_others_session(opener: Opener) -> None:
         run(other, "print('secret' in globals())\nimport os\nprint(os.listdir())")
         expect(screen(other)).to_contain_text("False")
         assert "mine.txt" not in screen(other).inner_text()
-        assert len(session_names(other)) == 1
+        expect_sessions(other, 1)
         open_tab(other, "History")
         expect(other.locator("#history .ci-entry")).to_have_count(1)
     run(first, "print(secret)")
