@@ -7,13 +7,14 @@ another name, script files, and programs of other languages (`python -c`, `awk '
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING
 
 from executor.policy import words
+from executor.policy.bash_script import Bindings, Statement, survey
 from executor.policy.budget import Budget, TooComplex
 from executor.policy.rules import Level, Rule, rulebook
 from executor.policy.source import Origin
@@ -48,15 +49,6 @@ def read_command(argv: Sequence[str], level: Level, budget: Budget, origin: Orig
     reader = _Reader(level, budget)
     reader.run(argv, origin)
     return reader.finish()
-
-
-@dataclass(slots=True)
-class _Statement:
-    """A pipeline or a command with its redirections: what one part prints, another may read."""
-
-    depth: int
-    commands: list[tree_sitter.Node] = field(default_factory=list)
-    texts: list[tree_sitter.Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +103,7 @@ class _Reader:
         self.found: list[Violation] = []
         self.todo: list[tuple[str, Origin, int]] = []
         self.seen: set[str] = set()
-        self.variables: dict[str, words.Values] = {}
-        self.functions: set[str] = set()
+        self.bindings = Bindings(lambda text: any(base_name(word) in self.book.exact for word in text.split()[:4]))
         self.depth = 0
 
     def add(self, text: str, origin: Origin) -> None:
@@ -138,14 +129,14 @@ class _Reader:
         if _JOINED_WORD.search(text):
             self.add(text.replace("\\\n", ""), Origin(*origin.at(1, 1), exact=False))
         syntax = Syntax(text, "bash", self.budget)
-        statements, redirects, functions = self._survey(syntax)
-        for statement in statements:
+        found = survey(syntax, self.bindings, self.budget)
+        for statement in found.statements:
             self.budget.spend()
             self._statement(syntax, statement, text, origin)
-        for node in redirects:
+        for node in found.redirects:
             self.budget.spend()
             self._redirect(syntax, node, origin)
-        for node in functions:
+        for node in found.functions:
             self.budget.spend()
             self._fork_bomb(syntax, node, origin)
         if syntax.root.has_error:
@@ -156,90 +147,9 @@ class _Reader:
             for first in options[:1]:
                 self._name(first, [first, *options[1:]], origin.at(*_place(text, match.start(1))))
 
-    def _survey(self, syntax: Syntax) -> tuple[list[_Statement], list[tree_sitter.Node], list[tree_sitter.Node]]:
-        """Statements, redirections and function definitions; learns variables and function names on the way."""
-        statements: list[_Statement] = []
-        redirects: list[tree_sitter.Node] = []
-        functions: list[tree_sitter.Node] = []
-        current: _Statement | None = None
-        for depth, node in syntax.walk(self.budget):
-            kind = node.type
-            if current is not None and depth <= current.depth:
-                current = None
-            if kind in ("pipeline", "redirected_statement", "command"):
-                if current is None:
-                    current = _Statement(depth)
-                    statements.append(current)
-                if kind == "command":
-                    current.commands.append(node)
-            elif kind in ("heredoc_body", "herestring_redirect"):
-                if current is not None:
-                    current.texts.append(node)
-            elif kind == "file_redirect":
-                redirects.append(node)
-            elif kind == "variable_assignment":
-                self._assign(syntax, node)
-            elif kind == "for_statement":
-                variable = node.child_by_field_name("variable")
-                if variable is not None:
-                    for value in node.children_by_field_name("value"):
-                        self._learn(syntax.text(variable), self._values(syntax, value))
-            elif kind == "function_definition":
-                functions.append(node)
-                name = node.child_by_field_name("name")
-                if name is not None:
-                    self.functions.add(syntax.text(name))
-        if self.functions:
-            self._learn_arguments(syntax, statements)
-        return statements, redirects, functions
-
-    def _assign(self, syntax: Syntax, node: tree_sitter.Node) -> None:
-        name, value = node.child_by_field_name("name"), node.child_by_field_name("value")
-        if name is None or value is None:
-            return
-        variable = re.match(r"\w*", syntax.text(name))
-        assert variable is not None
-        if value.type == "array":
-            parts = [self._values(syntax, child) for child in value.named_children[:64]]
-            self._learn(variable[0], (" ".join(p[0] for p in parts), *(text for p in parts for text in p)))
-            return
-        texts = self._values(syntax, value)
-        if syntax.source[name.end_byte : name.end_byte + 1] == b"+":
-            texts = tuple(old + new for old in self.variables.get(variable[0], ("",)) for new in texts)
-        self._learn(variable[0], texts)
-
-    def _learn(self, variable: str, texts: Iterable[str]) -> None:
-        known = dict.fromkeys(self.variables.get(variable, ()))
-        known.update(dict.fromkeys(text for text in texts if len(text) <= words.MAX_LENGTH))
-        # only the first few are tried: names that are refused go first
-        ranked = sorted(
-            known, key=lambda text: not any(base_name(word) in self.book.exact for word in text.split()[:4])
-        )
-        self.variables[variable] = tuple(ranked)[: words.MAX_VALUES]
-
-    def _learn_arguments(self, syntax: Syntax, statements: list[_Statement]) -> None:
-        """`f rm x` makes `$1` and `$@` of a function `f` known."""
-        for statement in statements:
-            for node in statement.commands:
-                self.budget.spend()
-                name = node.child_by_field_name("name")
-                if name is not None and syntax.text(name) in self.functions:
-                    self._learn_positional([self._values(syntax, w) for w in node.children_by_field_name("argument")])
-
-    def _learn_positional(self, arguments: list[words.Values]) -> None:
-        for index, texts in enumerate(arguments[:9], 1):
-            self._learn(str(index), texts)
-        for start in range(min(3, len(arguments))):  # `shift` leaves the later ones
-            joined = " ".join(texts[0] for texts in arguments[start:64])
-            for name in "@*":
-                self._learn(name, (joined,))
-
-    def _values(self, syntax: Syntax, node: tree_sitter.Node) -> words.Values:
-        return words.values(syntax, node, self.variables)
-
     # -- what is run
 
-    def _statement(self, syntax: Syntax, statement: _Statement, text: str, origin: Origin) -> None:
+    def _statement(self, syntax: Syntax, statement: Statement, text: str, origin: Origin) -> None:
         reads = False
         for node in statement.commands:
             name = node.child_by_field_name("name")
@@ -270,7 +180,7 @@ class _Reader:
     ) -> bool:
         """Look at one command; True where it reads a script from standard input."""
         arguments = node.children_by_field_name("argument")
-        columns = [(name, self._values(syntax, name))]
+        columns = [(name, self.bindings.values(syntax, name))]
         for word in arguments:
             self.budget.spend()
             columns.append((word, self._argument(syntax, word)))
@@ -292,8 +202,9 @@ class _Reader:
                 return self._origin(syntax, where.get(piece, name), piece, text, origin)
 
             reads |= self._argv(argv, at)
-        for pattern in words.patterns(syntax, name, self.variables) if not _PLAIN.fullmatch(syntax.text(name)) else ():
-            self._pattern(pattern, origin.at(*syntax.position(name)))
+        if not _PLAIN.fullmatch(syntax.text(name)):
+            for pattern in words.patterns(syntax, name, self.bindings.variables):
+                self._pattern(pattern, origin.at(*syntax.position(name)))
         return reads
 
     def _origin(self, syntax: Syntax, node: tree_sitter.Node, piece: str, text: str, origin: Origin) -> Origin:
@@ -336,7 +247,7 @@ class _Reader:
             elif base == "flock" and "-c" in command:
                 self.add(" ".join(command[command.index("-c") + 1 :]), place)
             elif base == "set" and "--" in command:
-                self._learn_positional([(word,) for word in command[command.index("--") + 1 :]])
+                self.bindings.learn_positional([(word,) for word in command[command.index("--") + 1 :]])
             elif base in _READERS:
                 reads = True
         return reads
@@ -369,7 +280,7 @@ class _Reader:
     def _argument(self, syntax: Syntax, node: tree_sitter.Node) -> words.Values:
         if node.end_byte - node.start_byte > words.MAX_LENGTH:
             return (words.literal(syntax, node),)
-        return self._values(syntax, node)
+        return self.bindings.values(syntax, node)
 
     # -- shapes
 
@@ -378,7 +289,7 @@ class _Reader:
         if target is None:
             return
         for rule in self.book.redirects:
-            for text in self._values(syntax, target):
+            for text in self.bindings.values(syntax, target):
                 if rule.targets is not None and rule.targets.search(text):
                     self.found.append(
                         rule.violation(text.replace(words.UNKNOWN, "…"), *origin.at(*syntax.position(target)))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from executor.policy import bash
 from executor.policy.budget import Budget
+from executor.policy.javascript_tree import JavaScript, arguments_of, inside
 from executor.policy.rules import Level, Rule, rulebook
 from executor.policy.source import Origin
-from executor.policy.syntax import Syntax, without_surrogates
+from executor.policy.syntax import without_surrogates
 
 if TYPE_CHECKING:
     import tree_sitter
@@ -49,11 +50,6 @@ _LOOKED_AT = frozenset(
         "assignment_expression",
     }
 )
-_ESCAPE = re.compile(
-    r"\\(?:u\{([0-9A-Fa-f]{1,6})\}|u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|([0-7]{1,3})|(\r\n|[\n\r\u2028\u2029])|(.))",
-    re.DOTALL,
-)
-_LETTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v"}
 _LOOPBACK = re.compile(r"(?i)^(?:\w+://)?(?:localhost|127\.|\[?::1|0\.0\.0\.0)|^(?:file|data|blob):")
 _SHELL_CALLS = frozenset({"exec", "execSync"})
 _PROGRAM_CALLS = frozenset({"spawn", "spawnSync", "execFile", "execFileSync"})
@@ -99,7 +95,7 @@ class _Reader:
         self.level = level
         self.budget = budget
         self.book = _book(level)
-        self.syntax = Syntax(code, "javascript", budget)
+        self.syntax = JavaScript(code, budget)
         self.code = code
         self.found: list[Violation] = []
         self.handled: set[int] = set()
@@ -116,9 +112,9 @@ class _Reader:
             if kind in ("variable_declarator", "function_declaration", "class_declaration"):
                 name = node.child_by_field_name("name")
                 if name is not None and name.type == "identifier":
-                    self.declared.add(self._name(name))
+                    self.declared.add(self.syntax.name(name))
             elif kind == "formal_parameters":
-                self.declared.update(self._name(p) for p in node.named_children if p.type == "identifier")
+                self.declared.update(self.syntax.name(p) for p in node.named_children if p.type == "identifier")
         for node in nodes:
             self.budget.spend()
             self._look(node)
@@ -150,14 +146,10 @@ class _Reader:
 
     # -- names
 
-    def _name(self, node: tree_sitter.Node) -> str:
-        text = self.syntax.text(node)
-        return _unescaped(text) if "\\" in text else text
-
     def _identifier(self, node: tree_sitter.Node) -> None:
         if node.id in self.handled or not (4 <= node.end_byte - node.start_byte <= 90):
             return
-        name = self._name(node)
+        name = self.syntax.name(node)
         if name in self.book.code:
             self._refuse(self.book.code[name], name, node)
         elif name == "require":
@@ -169,15 +161,15 @@ class _Reader:
         if operator is not None and operator.type in ("instanceof", "===", "!==", "==", "!="):
             for side in ("left", "right"):
                 child = node.child_by_field_name(side)
-                if child is not None and child.type == "identifier" and self._name(child) == "Function":
+                if child is not None and child.type == "identifier" and self.syntax.name(child) == "Function":
                     self.handled.add(child.id)
 
     def _member(self, node: tree_sitter.Node) -> None:
-        target, name = self._parts(node)
+        target, name = self.syntax.member(node)
         if target is None or name is None:
             return
         if target.type == "identifier":
-            root = self._name(target)
+            root = self.syntax.name(target)
             if (root == "Function" and name in ("prototype", "name", "length")) or (
                 root == "require" and name in ("resolve", "cache", "extensions")
             ):
@@ -190,29 +182,21 @@ class _Reader:
         elif meaning in ("globalThis", "require", "module") and name == "require":
             self._refuse(self.book.dynamic_module, f"{meaning}.require", node)
         elif meaning == "require" and name == "main":
-            self.handled.add(_inside(target).id)
+            self.handled.add(inside(target).id)
         elif name == "constructor":
-            inner = _inside(target)
+            inner = inside(target)
             twice = (
-                inner.type in ("member_expression", "subscript_expression") and self._parts(inner)[1] == "constructor"
+                inner.type in ("member_expression", "subscript_expression")
+                and self.syntax.member(inner)[1] == "constructor"
             )
             if twice or inner.type in _FUNCTIONS:
                 self._refuse(self.book.code.get("Function"), "constructor", node)
 
-    def _parts(self, node: tree_sitter.Node) -> tuple[tree_sitter.Node | None, str | None]:
-        """The object and the constant name of `a.b` or `a["b"]`."""
-        target = node.child_by_field_name("object")
-        key = node.child_by_field_name("property")
-        if key is not None:
-            return target, self._name(key)
-        key = node.child_by_field_name("index")
-        return target, self._text(key) if key is not None else None
-
     def _meaning(self, node: tree_sitter.Node, depth: int = 0) -> str:
         """What an expression stands for: `globalThis`, `process`, `require`, a module, `http.get`; or nothing."""
-        node = _inside(node)
+        node = inside(node)
         if node.type == "identifier":
-            name = self._name(node)
+            name = self.syntax.name(node)
             if name in _GLOBAL:
                 return "globalThis"
             if name in self.stands_for:
@@ -221,7 +205,7 @@ class _Reader:
         if depth > 8:
             return ""
         if node.type in ("member_expression", "subscript_expression"):
-            target, name_or_none = self._parts(node)
+            target, name_or_none = self.syntax.member(node)
             if target is None or name_or_none is None:
                 return ""
             base = self._meaning(target, depth + 1)
@@ -237,13 +221,15 @@ class _Reader:
 
     def _loaded(self, node: tree_sitter.Node) -> str | None:
         """The constant name in `require("…")` or `import("…")`."""
-        function, arguments = node.child_by_field_name("function"), _arguments(node)
+        function, arguments = node.child_by_field_name("function"), arguments_of(node)
         if function is None or len(arguments) < 1:
             return None
-        function = _inside(function)
-        if function.type != "import" and not (function.type == "identifier" and self._name(function) == "require"):
+        function = inside(function)
+        if function.type != "import" and not (
+            function.type == "identifier" and self.syntax.name(function) == "require"
+        ):
             return None
-        return self._text(arguments[0])
+        return self.syntax.constant(arguments[0])
 
     def _assigned(self, name: tree_sitter.Node | None, value: tree_sitter.Node | None) -> None:
         """`const p = process`, `const {eval: e} = globalThis`, `const {get} = require("http")`."""
@@ -253,7 +239,7 @@ class _Reader:
         if not meaning:
             return
         if name.type == "identifier":
-            self.stands_for[self._name(name)] = meaning
+            self.stands_for[self.syntax.name(name)] = meaning
             return
         if name.type != "object_pattern":
             return
@@ -263,7 +249,9 @@ class _Reader:
                 key = item.child_by_field_name("left")
             if key is None:
                 continue
-            taken = self._text(key) if key.type in ("string", "computed_property_name") else self._name(key)
+            taken = (
+                self.syntax.constant(key) if key.type in ("string", "computed_property_name") else self.syntax.name(key)
+            )
             local = item.child_by_field_name("value") if item.type == "pair_pattern" else key
             if taken is None:
                 continue
@@ -273,13 +261,13 @@ class _Reader:
                 self._refuse(self.book.code[taken], taken, key)
             elif local is not None:
                 full = taken if meaning == "globalThis" else f"{meaning}.{taken}"
-                self.stands_for[self._name(local)] = full
+                self.stands_for[self.syntax.name(local)] = full
 
     # -- modules
 
     def _import(self, node: tree_sitter.Node) -> None:
         source = node.child_by_field_name("source")
-        name = self._text(source) if source is not None else None
+        name = self.syntax.constant(source) if source is not None else None
         if source is None or name is None:
             return
         self._module(name, source)
@@ -289,9 +277,9 @@ class _Reader:
                 continue
             for item in clause.named_children:
                 if item.type == "identifier":
-                    self.stands_for[self._name(item)] = plain
+                    self.stands_for[self.syntax.name(item)] = plain
                 elif item.type == "namespace_import" and item.named_children:
-                    self.stands_for[self._name(item.named_children[0])] = plain
+                    self.stands_for[self.syntax.name(item.named_children[0])] = plain
                 elif item.type == "named_imports":
                     self._named_imports(item, plain)
 
@@ -300,9 +288,9 @@ class _Reader:
             taken, local = item.child_by_field_name("name"), item.child_by_field_name("alias")
             if taken is None:
                 continue
-            if module == "process" and self._name(taken) in self.book.process:
-                self._refuse(self.book.process[self._name(taken)], f"process.{self._name(taken)}", taken)
-            self.stands_for[self._name(local or taken)] = f"{module}.{self._name(taken)}"
+            if module == "process" and self.syntax.name(taken) in self.book.process:
+                self._refuse(self.book.process[self.syntax.name(taken)], f"process.{self.syntax.name(taken)}", taken)
+            self.stands_for[self.syntax.name(local or taken)] = f"{module}.{self.syntax.name(taken)}"
 
     def _module(self, name: str, node: tree_sitter.Node) -> None:
         rule = self.book.modules.get(name.removeprefix("node:").rstrip("/"))
@@ -317,16 +305,16 @@ class _Reader:
         function = node.child_by_field_name("function") or node.child_by_field_name("constructor")
         if function is None:
             return
-        arguments = _arguments(node)
-        callee = _inside(function)
-        if callee.type == "import" or (callee.type == "identifier" and self._name(callee) == "require"):
+        arguments = arguments_of(node)
+        callee = inside(function)
+        if callee.type == "import" or (callee.type == "identifier" and self.syntax.name(callee) == "require"):
             self._load(node, callee, arguments)
             return
         if callee.type in ("member_expression", "subscript_expression"):
             self._method(node, callee, arguments)
-        if callee.type == "identifier" and self._name(callee) in self.book.globals:
-            if self._name(callee) not in self.declared:
-                self._network(self.book.globals[self._name(callee)], self._name(callee), node, arguments)
+        if callee.type == "identifier" and self.syntax.name(callee) in self.book.globals:
+            if self.syntax.name(callee) not in self.declared:
+                self._network(self.book.globals[self.syntax.name(callee)], self.syntax.name(callee), node, arguments)
             return
         full = self._meaning(callee)
         rule = self.book.calls.get(full) or self.book.globals.get(full)
@@ -336,7 +324,7 @@ class _Reader:
             self._shell(full.partition(".")[2], arguments)
 
     def _load(self, node: tree_sitter.Node, callee: tree_sitter.Node, arguments: list[tree_sitter.Node]) -> None:
-        name = self._text(arguments[0]) if arguments else None
+        name = self.syntax.constant(arguments[0]) if arguments else None
         self.handled.add(callee.id)
         if name is None:
             self._refuse(self.book.dynamic_module, self.syntax.text(callee), node)
@@ -345,13 +333,13 @@ class _Reader:
 
     def _method(self, node: tree_sitter.Node, callee: tree_sitter.Node, arguments: list[tree_sitter.Node]) -> None:
         """Calls through an object: `x.require("fs")`, `Reflect.get(globalThis, "eval")`, `x.constructor("code")()`."""
-        target, name = self._parts(callee)
+        target, name = self.syntax.member(callee)
         if target is None:
             return
-        texts = [self._text(argument) for argument in arguments[:2]]
+        texts = [self.syntax.constant(argument) for argument in arguments[:2]]
         if name in ("require", "_load", "getBuiltinModule") and texts and texts[0] is not None:
             self._module(texts[0], node)
-        elif name == "constructor" and any(texts) and _inside(target).type not in ("this", "super"):
+        elif name == "constructor" and any(texts) and inside(target).type not in ("this", "super"):
             self._refuse(self.book.code.get("Function"), "constructor", callee)
         elif name in ("get", "getOwnPropertyDescriptor") and len(texts) > 1 and texts[1] is not None:
             meaning = self._meaning(arguments[0])
@@ -361,32 +349,18 @@ class _Reader:
                 self._refuse(self.book.process.get(texts[1]), f"process.{texts[1]}", node)
 
     def _network(self, rule: Rule, subject: str, node: tree_sitter.Node, arguments: list[tree_sitter.Node]) -> None:
-        if not any(_LOOPBACK.match(self._beginning(argument)) for argument in arguments[:2]):
+        if not any(_LOOPBACK.match(self.syntax.beginning(argument)) for argument in arguments[:2]):
             self._refuse(rule, subject, node)
-
-    def _beginning(self, node: tree_sitter.Node) -> str:
-        """The constant beginning of an address, or the host in an object of options."""
-        node = _inside(node)
-        if node.type == "object":
-            for pair in node.named_children[:32]:
-                key, value = pair.child_by_field_name("key"), pair.child_by_field_name("value")
-                if key is not None and value is not None and self._name(key) in ("host", "hostname"):
-                    return self._text(value) or ""
-            return ""
-        if node.type == "template_string" and node.named_children:
-            first = node.named_children[0]
-            return self.syntax.text(first) if first.type == "string_fragment" else ""
-        return self._text(node) or ""
 
     def _shell(self, name: str, arguments: list[tree_sitter.Node]) -> None:
         if name not in _SHELL_CALLS | _PROGRAM_CALLS or not arguments:
             return
-        first = self._text(arguments[0])
+        first = self.syntax.constant(arguments[0])
         if first is None:
             return
         words = [first]
         if name in _PROGRAM_CALLS and len(arguments) > 1 and arguments[1].type == "array":
-            words += [self._text(item) or "\0" for item in arguments[1].named_children]
+            words += [self.syntax.constant(item) or "\0" for item in arguments[1].named_children]
         text = " ".join(words)
         for rule in self.book.subprocess:
             if rule.pattern is not None and rule.pattern.search(text):
@@ -397,58 +371,3 @@ class _Reader:
             self.found += bash.read_command(words, self.level, self.budget, Origin(line, column, exact=False))
         else:
             self.found += bash.read(first, self.level, self.budget, Origin().nested(self.code, first, line, column))
-
-    # -- constants
-
-    def _text(self, node: tree_sitter.Node, depth: int = 0) -> str | None:
-        """The string that an expression of constants gives, else None."""
-        node = _inside(node)
-        if node.type in ("string", "template_string"):
-            if any(child.type == "template_substitution" for child in node.named_children):
-                return None
-            return _unescaped(self.syntax.text(node)[1:-1])
-        if node.type == "computed_property_name" and node.named_children:
-            return self._text(node.named_children[0], depth + 1) if depth < 8 else None
-        if node.type == "binary_expression" and depth < 20:
-            left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
-            operator = node.child_by_field_name("operator")
-            if left is None or right is None or operator is None or operator.type != "+":
-                return None
-            begin = self._text(left, depth + 1)
-            end = self._text(right, depth + 1) if begin is not None else None
-            return begin + end if begin is not None and end is not None else None
-        return None
-
-
-def _inside(node: tree_sitter.Node) -> tree_sitter.Node:
-    """The expression within parentheses; of `(0, eval)` the last one."""
-    for _ in range(16):
-        if node.type not in ("parenthesized_expression", "sequence_expression") or not node.named_children:
-            return node
-        node = node.named_children[-1]
-    return node
-
-
-def _arguments(node: tree_sitter.Node) -> list[tree_sitter.Node]:
-    arguments = node.child_by_field_name("arguments")
-    if arguments is None:
-        return []
-    if arguments.type == "template_string":  # require`fs`
-        return [arguments]
-    return [child for child in arguments.named_children if child.type != "comment"]
-
-
-def _unescaped(text: str) -> str:
-    if "\\" not in text:
-        return text
-
-    def replace(match: re.Match[str]) -> str:
-        digits, octal = match[1] or match[2] or match[3], match[4]
-        if digits or octal:
-            code = int(digits, 16) if digits else int(octal, 8)
-            return chr(code) if code < 0x110000 else ""
-        if match[5]:  # a line that goes on
-            return ""
-        return _LETTERS.get(match[6], match[6])
-
-    return _ESCAPE.sub(replace, text)
