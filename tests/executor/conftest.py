@@ -1,5 +1,6 @@
 """A running executor for the tests of a module, and a shorter way to call it."""
 
+import asyncio
 import contextlib
 
 import psutil
@@ -32,6 +33,12 @@ class Caller:
 
     async def files(self):
         return [info.path for info in await self.executor.list_files(self.session_id, owner=self.owner)]
+
+
+async def run(executor, code, language="python", **kwargs):
+    """Execute code; no call may hang."""
+    async with asyncio.timeout(40):
+        return await executor.execute(code, language=language, **kwargs)
 
 
 def zygotes():
@@ -76,3 +83,10 @@ async def caller(executor):
 @pytest.fixture(scope="module")
 def make_settings(tmp_path_factory):
     return lambda **overrides: settings(tmp_path_factory, **overrides)
+
+
+@pytest.fixture(name="settings")
+def settings_of_a_store(make_settings, tmp_path):
+    """Settings for tests of what outlives: a store of the test's own, and snapshots soon after each cell."""
+    values = {"state_dir": str(tmp_path / "kept"), "snapshot_after": 0.1, "spare_sessions": 0}
+    return lambda **overrides: make_settings(**(values | overrides))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections import Counter
 
 import pytest
@@ -13,15 +12,7 @@ import pytest
 from executor.cells import Cells
 from executor.errors import Busy
 from executor.events import Event, QuotaRefused
-
-
-def soon(seconds: float = 30.0) -> float:
-    return time.monotonic() + seconds
-
-
-async def settled() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
+from tests.executor.crowd import let_loose, settled, soon, until
 
 
 class Running:
@@ -84,9 +75,7 @@ async def test_long_cells_make_way_for_short_ones_and_only_so_many() -> None:
     long = Running(cells, "a")
     await settled()
     late = Running(cells, "b")
-    async with asyncio.timeout(10):
-        while not late.begun:  # by then the first one counts as long
-            await asyncio.sleep(0.01)
+    await until(lambda: late.begun)  # by then the first one counts as long
     assert cells.under_way == (1, 1)
     waits = Running(cells, "c")
     await asyncio.sleep(0.2)
@@ -151,13 +140,6 @@ async def test_a_crowd_with_cancels_and_deadlines_keeps_every_limit_and_ends_emp
             finally:
                 under_way[owner] -= 1
 
-    crowd = [asyncio.create_task(one(number)) for number in range(300)]
-    for task in chance.sample(crowd, 60):
-        await asyncio.sleep(0.001)
-        task.cancel()
-    async with asyncio.timeout(60):
-        ends = await asyncio.gather(*crowd, return_exceptions=True)
-    assert all(end is None or isinstance(end, (Busy, asyncio.CancelledError)) for end in ends)
-    assert sum(end is None for end in ends) > 100
+    await let_loose(one, chance)
     assert most <= 6 and most_of_one <= 2
     assert (cells.under_way, cells.waiting) == ((0, 0), 0)

@@ -9,25 +9,10 @@ import pytest
 
 from executor import Busy, Executor, NoSuchSession
 from executor.events import SessionClosed, SessionParked, SessionRestored, SnapshotTaken
-from tests.executor.conftest import zygotes
+from tests.executor.conftest import run, zygotes
+from tests.executor.crowd import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-async def run(executor, code, language="python", **kwargs):
-    return await executor.execute(code, language=language, **kwargs)
-
-
-async def until(condition, seconds=15):
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-def settings(make_settings, tmp_path):
-    values = {"state_dir": str(tmp_path / "kept"), "snapshot_after": 0.1, "spare_sessions": 0}
-    return lambda **overrides: make_settings(**(values | overrides))
 
 
 async def test_over_the_cap_a_session_is_parked_and_its_next_call_brings_everything_back(settings):

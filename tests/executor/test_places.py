@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -18,6 +17,7 @@ from executor.events import Bus, Event, QuotaRefused
 from executor.places import Places
 from executor.tasks import Tasks
 from executor.turns import RecentWaits, Turns
+from tests.executor.crowd import let_loose, settled, soon
 
 OWNERS = st.sampled_from("abc")
 
@@ -31,15 +31,6 @@ def places(
 ) -> Places:
     heard: list[Event] = [] if said is None else said
     return Places(capacity, make_room, tasks=Tasks(Bus()), publish=heard.append)
-
-
-def soon(seconds: float = 30.0) -> float:
-    return time.monotonic() + seconds
-
-
-async def settled() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 class TurnsMachine(RuleBasedStateMachine):
@@ -309,14 +300,7 @@ async def test_a_crowd_with_cancels_deadlines_and_parking_never_holds_too_many_a
                 held -= 1
                 crowded.release()
 
-    crowd = [asyncio.create_task(one(number)) for number in range(300)]
-    for task in chance.sample(crowd, 60):
-        await asyncio.sleep(0.001)
-        task.cancel()
-    async with asyncio.timeout(60):
-        ends = await asyncio.gather(*crowd, return_exceptions=True)
-    assert all(end is None or isinstance(end, (Busy, asyncio.CancelledError)) for end in ends)
-    assert sum(end is None for end in ends) > 100
+    await let_loose(one, chance)
     assert most <= 5
     assert (crowded.taken, crowded.waiting) == (held, 0)
 
