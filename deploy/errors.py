@@ -8,6 +8,7 @@ import httpx2
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from deploy.hardware import PRICES
+from deploy.retries import conflicting
 
 
 class Exit(IntEnum):
@@ -117,6 +118,12 @@ def _status(error: HfHubHTTPError, doing: str, space: str, hardware: str) -> Dep
                 f"Hugging Face does not know {the_space} (404) while {doing}. Check owner and name, and that the token "
                 f"may see it; a Space that somebody deleted meanwhile is made again by the next apply.{said}",
                 Exit.NAME,
+            )
+        case 409 if conflicting(error):
+            return DeployError(
+                f"Hugging Face is still busy with another change of this account (409) while {doing}. Wait a minute, "
+                f"then run the same command again.{said}",
+                Exit.HUB,
             )
         case 409:
             return DeployError(

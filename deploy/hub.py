@@ -14,14 +14,16 @@ from huggingface_hub import (
     HfApi,
     SpaceInfo,
     Volume,
+    hf_raise_for_status,
     set_client_factory,
 )
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
 from deploy.errors import DeployError, explain
-from deploy.retries import Pace, lost, may_retry, pause_before
+from deploy.retries import Pace, persist
 from deploy.tokens import Account, account
+from deploy.trust import trusted
 
 T = TypeVar("T")
 
@@ -39,6 +41,8 @@ class Hub:
         def client() -> httpx2.Client:
             # huggingface_hub's own client waits for ever
             return httpx2.Client(
+                verify=trusted(),
+                event_hooks={"response": [_conflict_is_an_error]},
                 follow_redirects=True,
                 timeout=httpx2.Timeout(self.pace.request_timeout, connect=min(15.0, self.pace.request_timeout)),
             )
@@ -66,24 +70,19 @@ class Hub:
 
     def create(self, space: str) -> None:
         """Create the Space: private and empty. Does not trust an answer that says that it is there already."""
-        doing = "creating the private Space"
-        for attempt in range(self.pace.tries):
-            try:
-                self._api.create_repo(
-                    space,
-                    repo_type="space",
-                    visibility="private",
-                    space_sdk="gradio",
-                    space_hardware=self._hardware,  # type: ignore[arg-type]  # newer names than the enumeration's
-                )
-                return
-            except Exception as error:
-                # the answer may be lost and the Space there: look before creating again
-                if lost(error) and self.info(space) is not None:
-                    return
-                if not may_retry(error) or attempt + 1 == self.pace.tries:
-                    raise self._explained(error, doing, space) from error
-                self.pace.sleep(pause_before(attempt, error, self.pace))
+
+        def once() -> bool:
+            self._api.create_repo(
+                space,
+                repo_type="space",
+                visibility="private",
+                space_sdk="gradio",
+                space_hardware=self._hardware,  # type: ignore[arg-type]  # newer names than the enumeration's
+            )
+            return True
+
+        # the answer may be lost and the Space there: look before creating again
+        self._call("creating the private Space", space, once, found=lambda: self.info(space) is not None or None)
 
     def head(self, space: str) -> str:
         """The id of the newest commit, empty where the Space is gone."""
@@ -180,26 +179,25 @@ class Hub:
         `add` maps paths to contents, `copy` maps paths to the revision to take them from. Where the answer is lost, the
         tree tells whether the commit arrived: then it has all of `wanted` (path to git name) and nothing is sent twice.
         """
-        doing = "uploading the files"
-        for attempt in range(self.pace.tries):
+
+        def once() -> str:
             operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
                 CommitOperationDelete(path_in_repo=path, is_folder=False) for path in sorted(delete)
             ]
             operations += [CommitOperationAdd(path, content) for path, content in sorted((add or {}).items())]
             for path, revision in sorted((copy or {}).items()):
                 operations.append(CommitOperationCopy(path, path, src_revision=revision))
-            try:
-                done = self._api.create_commit(
-                    space, operations, commit_message=title, repo_type="space", parent_commit=parent
-                )
-                return str(done.oid)
-            except Exception as error:
-                if lost(error) and self._arrived(space, wanted):
-                    return self.head(space)
-                if not may_retry(error) or attempt + 1 == self.pace.tries:
-                    raise self._explained(error, doing, space) from error
-                self.pace.sleep(pause_before(attempt, error, self.pace))
-        raise AssertionError("unreachable")
+            done = self._api.create_commit(
+                space, operations, commit_message=title, repo_type="space", parent_commit=parent
+            )
+            return str(done.oid)
+
+        return self._call(
+            "uploading the files",
+            space,
+            once,
+            found=lambda: self.head(space) if self._arrived(space, wanted) else None,
+        )
 
     def logs(self, space: str, *, build: bool, follow: bool = False) -> Iterator[str]:
         """Lines of the build log or of the run log: those at hand, or with `follow` until the Hub ends the stream."""
@@ -264,21 +262,23 @@ class Hub:
 
         self._call(doing, space, once)
 
-    def _call(self, doing: str, space: str, act: Callable[[], T]) -> T:
-        """Run an act that may safely run twice, again after faults that pass."""
-        attempt = 0
-        while True:
-            try:
-                return act()
-            except Exception as error:
-                attempt += 1
-                if attempt >= self.pace.tries or not may_retry(error):
-                    raise self._explained(error, doing, space) from error
-                self.pace.sleep(pause_before(attempt - 1, error, self.pace))
+    def _call(self, doing: str, space: str, act: Callable[[], T], *, found: Callable[[], T | None] = lambda: None) -> T:
+        """Run an act as `persist` does; `doing` says in an error what it was."""
+        try:
+            return persist(act, self.pace, found=found)
+        except Exception as error:
+            raise self._explained(error, doing, space) from error
 
     def _explained(self, error: Exception, doing: str, space: str) -> DeployError:
         told = explain(error, doing=doing, space=space, hardware=self._hardware)
         return DeployError(str(told).replace(self._token, "***"), told.code)
+
+
+def _conflict_is_an_error(response: httpx2.Response) -> None:
+    """Raise a 409 as it comes in: `create_repo` would repeat one kind of it for ever, and without a pause."""
+    if response.status_code == 409:
+        response.read()
+        hf_raise_for_status(response)
 
 
 def _status_error(error: RepositoryNotFoundError) -> HfHubHTTPError:

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx2
 
+from deploy.trust import trusted
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
@@ -50,7 +52,7 @@ class Health:
 def healthz(address: str, access: Access | None, *, timeout: float = 20.0) -> Health:
     """Ask once, within `timeout` seconds; redirects are not followed, so that the token goes nowhere else."""
     try:
-        with httpx2.Client(timeout=timeout, follow_redirects=False) as client:
+        with httpx2.Client(verify=trusted(), timeout=timeout, follow_redirects=False) as client:
             response = client.get(f"{address}/healthz", headers=access.headers if access else {})
     except httpx2.HTTPError as error:
         return Health(status=0, reason=type(error).__name__)
@@ -65,7 +67,7 @@ def anonymous_status(url: str, *, timeout: float = 20.0) -> int:
     """The HTTP status that `url` gives to somebody without a token, 0 for no answer; a stream is not read."""
     try:
         with (
-            httpx2.Client(timeout=timeout, follow_redirects=False) as client,
+            httpx2.Client(verify=trusted(), timeout=timeout, follow_redirects=False) as client,
             client.stream("GET", url, headers={"Accept": "text/event-stream, application/json, text/html"}) as response,
         ):
             return response.status_code

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
 from deploy.apply import apply
 from deploy.bundle import Bundle, collect
-from deploy.errors import DeployError
+from deploy.errors import DeployError, Exit
 from deploy.hub import Hub
 from deploy.retries import Pace
 from tests.deploy.conftest import FAST, SECRETS, WRITE, a_target
@@ -18,7 +19,7 @@ from tests.hub import Cut, Fault, LocalHub, Slow, Status
 from tests.hub.faults import Deed
 
 TARGET = a_target()
-IMPATIENT = Pace(**{**{f: getattr(FAST, f) for f in FAST.__slots__}, "request_timeout": 0.15, "tries": 2})
+IMPATIENT = replace(FAST, request_timeout=0.15, tries=2)
 
 # what goes wrong, whether it goes on going wrong, and what the sentence must say
 FAULTS: dict[str, tuple[Deed, bool, str]] = {
@@ -134,6 +135,42 @@ def test_a_wait_that_the_hub_asks_for_is_kept(hub: LocalHub) -> None:
     hub.faults.append(Fault("GET", "whoami", 1, Status(429, {"retry-after": "7"})))
     Hub(endpoint=hub.url, token=WRITE, pace=pace).whoami()
     assert waited == [7.0]
+
+
+CONFLICT = Status(409, message="Cannot create repo: another conflicting operation is in progress. Retry later.")
+
+
+def test_a_conflict_that_passes_while_the_space_is_created_is_waited_out(hub: LocalHub, bundle: Bundle) -> None:
+    hub.faults += [Fault("POST", "create", number, CONFLICT) for number in (1, 2)]
+    waited: list[float] = []
+    assert attempt(hub, bundle, replace(FAST, first_pause=1.0, longest_pause=8.0, sleep=waited.append)) is None
+    assert waited == [1.0, 2.0], "huggingface_hub itself repeats it without a pause"
+    assert hub.spaces[TARGET.space].private
+
+
+def test_a_conflict_that_lasts_ends_with_a_sentence_after_some_tries(hub: LocalHub, bundle: Bundle) -> None:
+    hub.faults.append(Fault("POST", "create", 1, CONFLICT, lasts=True))
+    error = attempt(hub, bundle)
+    assert error is not None and error.code == Exit.HUB
+    assert re.search(r"still busy with another change.*409.*creating.*Wait a minute.*again", str(error))
+    assert len(hub.asked("create")) == FAST.tries
+    assert hub.spaces == {}
+
+
+def test_a_step_ends_at_its_deadline_though_tries_are_left(hub: LocalHub) -> None:
+    hub.faults.append(Fault("POST", "create", 1, CONFLICT, lasts=True))
+    pace = replace(FAST, tries=10_000, first_pause=0.02, longest_pause=0.02, step_timeout=1.0)
+    with pytest.raises(DeployError, match="another change"):
+        Hub(endpoint=hub.url, token=WRITE, pace=pace).create(TARGET.space)
+    assert 1 < len(hub.asked("create")) <= 51
+
+
+def test_a_wait_longer_than_the_step_may_take_is_not_begun(hub: LocalHub) -> None:
+    hub.faults.append(Fault("GET", "whoami", 1, Status(429, {"retry-after": "100"}), lasts=True))
+    waited: list[float] = []
+    with pytest.raises(DeployError, match="Wait 100 seconds"):
+        Hub(endpoint=hub.url, token=WRITE, pace=Pace(sleep=waited.append, step_timeout=60.0)).whoami()
+    assert waited == []
 
 
 def test_what_cannot_succeed_is_not_tried_again(hub: LocalHub) -> None:
