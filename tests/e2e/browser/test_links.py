@@ -12,7 +12,7 @@ import openpyxl
 from playwright.sync_api import expect
 
 from tests.e2e.browser.conftest import Opener
-from tests.e2e.browser.driving import open_tab, run, screen, session_names
+from tests.e2e.browser.driving import expect_sessions, open_tab, run, screen
 from tests.e2e.running import RunningSpace, client, identity, text_of
 
 
@@ -39,7 +39,7 @@ def test_an_xlsx_dropped_on_the_linked_page_is_read_by_the_conversations_next_ca
     page = opener(link)
     run(page, "print(from_chat)")
     expect(screen(page)).to_contain_text("said in the chat")
-    assert len(session_names(page)) == 1
+    expect_sessions(page, 1)
 
     book = openpyxl.Workbook()
     book.active.append(["n"])
@@ -67,7 +67,7 @@ def test_a_link_without_identity_opens_that_one_session_only(
     page = opener(link_of(text))
     run(page, "print(name)")
     expect(screen(page)).to_contain_text("one")
-    assert len(session_names(page)) == 1
+    expect_sessions(page, 1)
 
 
 def test_a_bad_link_gets_a_sentence_and_a_session_of_its_own(opener: Opener) -> None:
