@@ -9,7 +9,7 @@ import { Bag, Table } from "./node_anchors.mjs";
 import { Edges } from "./node_edges.mjs";
 import {
   ARRAY, BOXES, BRANDS, DATE, ERRORS, FUNCTION, LIVING, MAP, OBJECT, REGEXP, SET, VIEWS, apply, bufferOf, bytesOf,
-  describe, eachEntry, eachItem, getPrototypeOf, isExtensible, isObject, isOrdinary, keyFor, kindOf, makerName,
+  describe, eachEntry, eachItem, getPrototypeOf, isExtensible, isKey, isObject, isOrdinary, keyFor, kindOf, makerName,
   ownKeys, symbolOf, textOf, toText, typeName, viewBuffer,
 } from "./node_values.mjs";
 
@@ -31,6 +31,7 @@ export class Graph {
     this.special = [];
     this.edges = new Edges();
     this.next = 0;
+    this.keyless = new Bag(); // prototypes whose first object was no key: the next ones are not asked
     this.spoken = new Bag(); // symbols that are somebody's value, not just a key
     this.readings = new Table(); // function to what the parser says of its source
   }
@@ -107,6 +108,14 @@ export class Graph {
         this.lose(id, BRANDS[i + 1]);
         return;
       }
+    }
+    const proto = getPrototypeOf(value);
+    if (!this.keyless.has(proto)) {
+      if (isKey(value)) {
+        this.lose(id, "key");
+        return;
+      }
+      this.keyless.add(proto);
     }
     const owner = describe(value, "constructor")?.value;
     const ofClass = typeof owner === "function" && !types.isProxy(owner) && describe(owner, "prototype")?.value === value;
