@@ -154,7 +154,12 @@ export class State {
     } catch {
       // it is there, or opening says what is wrong
     }
-    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
+    try {
+      unlinkSync(part); // a saving that was cut off left it, or the guest put it there
+    } catch {
+      // it is not there, or opening says what is wrong
+    }
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
     const file = openSync(part, flags, 0o600);
     try {
       writeAll(file, Buffer.from(`${head}\n`));
