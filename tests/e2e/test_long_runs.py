@@ -42,9 +42,9 @@ async def chat() -> AsyncIterator[LibreChat]:
 async def test_a_long_cell_is_started_asked_for_and_had_within_the_clients_limit(
     impatient: RunningSpace, chat: LibreChat, transport: str, me: dict[str, str]
 ) -> None:
-    """With a limit of 4 s for every call, a cell of about 8 s."""
+    """With a limit of 4 s for every call, a cell of about 6 s."""
     await chat.connect("main", transport, impatient.url, me)
-    result = await chat.call("main", "execute_python_code", {"code": SLOW.format(16), "timeout": 60}, timeout=4)
+    result = await chat.call("main", "execute_python_code", {"code": SLOW.format(12), "timeout": 60}, timeout=4)
     assert result["structuredContent"]["status"] == "running" and not result["isError"]
     assert "step 0" in said(result) and "get_execution_result" in said(result)
     execution_id = result["structuredContent"]["execution_id"]
@@ -53,7 +53,7 @@ async def test_a_long_cell_is_started_asked_for_and_had_within_the_clients_limit
     while result["structuredContent"]["status"] == "running":
         result = await chat.call("main", "get_execution_result", {"execution_id": execution_id}, timeout=4)
         asked += 1
-    assert asked > 1 and "the end" in said(result) and "step 15" in said(result)
+    assert asked > 1 and "the end" in said(result) and "step 11" in said(result)
     again = await chat.call("main", "get_execution_result", {}, timeout=4)
     assert said(again) == said(result)
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +114,15 @@ def test_promql_answers_equal_the_scripts_own_counts(watch: Callable[..., Watche
 def test_a_scraper_with_a_wrong_token_or_key_gets_nothing(watch: Callable[..., Watched], tmp_path: Path) -> None:
     watched = watch(metrics_key="scrape-key")
     with served(watched) as address:
-        for folder, key, token in (("a", "wrong", TOKEN), ("b", "scrape-key", "hf_other")):
-            (tmp_path / folder).mkdir()
-            config = configuration(address, metrics_key=key, interval=2)
-            with running(config, tmp_path / folder, hf_token=token) as prometheus:
-                prometheus.wait(lambda: prometheus.number("up") == 0)
-                status = "401" if token == TOKEN else "404"
+        scrapers = {"401": ("wrong", TOKEN), "404": ("scrape-key", "hf_other")}
+        with ExitStack() as both:
+            started = {}
+            for status, (key, token) in scrapers.items():
+                (tmp_path / status).mkdir()
+                config = configuration(address, metrics_key=key, interval=1)
+                started[status] = both.enter_context(running(config, tmp_path / status, hf_token=token))
+            for status, prometheus in started.items():
+                prometheus.wait(lambda prometheus=prometheus: prometheus.number("up") == 0)
                 assert status in prometheus.targets()[0]["lastError"]
 
 
