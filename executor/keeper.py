@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -41,7 +41,7 @@ ParkReason = Literal["idle", "room", "shutdown"]
 
 
 class Keeper:
-    """Keeps the sessions of one backend. `forget` is told the id of every session that ends."""
+    """Keeps the sessions of one backend."""
 
     def __init__(
         self,
@@ -54,7 +54,6 @@ class Keeper:
         quotas: Quotas,
         bus: Bus,
         tasks: Tasks,
-        forget: Callable[[str], None],
     ) -> None:
         self.table = table
         self._settings = settings
@@ -64,7 +63,6 @@ class Keeper:
         self._quotas = quotas
         self._bus = bus
         self._tasks = tasks
-        self._forget = forget
         self._places = Places(settings.max_sessions, self.make_room, tasks=tasks, publish=bus.publish)
         self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
         self._retire_at = time.monotonic()
@@ -293,7 +291,6 @@ class Keeper:
         if self._snapshots is None or session.snapshot.taken_at is None:
             if self.table.remove(session, "failed"):
                 self._say_closed(session, "failed")
-            self._forget(session.id)
             return
         session.snapshot.clean = session.snapshot.clean and session.snapshot.dirty_since is None
         session.snapshot.dirty_since = None
@@ -324,7 +321,6 @@ class Keeper:
         if not self.table.remove(session, reason):
             return
         self._say_closed(session, reason)
-        self._forget(session.id)
         self._quotas.forget(session.owner, session.id)
         await asyncio.shield(self._tasks.own(self._clear(session)))
 
@@ -369,5 +365,4 @@ class Keeper:
             for session in await self._snapshots.retire():
                 if self.table.remove(session, "expired"):
                     self._say_closed(session, "expired")
-                    self._forget(session.id)
                     self._quotas.forget(session.owner, session.id)

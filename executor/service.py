@@ -108,7 +108,6 @@ class Executor:
                 quotas=quotas,
                 bus=bus,
                 tasks=tasks,
-                forget=installer.forget,
             ),
             snapshots=snapshots,
             quotas=quotas,
@@ -454,7 +453,7 @@ class Executor:
             try:
                 session.touch()
                 return await self._up.installer.install(
-                    session.live_ref, packages, ecosystem, owner=owner, progress=progress
+                    session.live_ref, packages, ecosystem, shelves=session.packages, owner=owner, progress=progress
                 )
             finally:
                 session.change()

@@ -11,6 +11,8 @@ from typing import Literal
 
 from executor.backend import Finished, SessionRef
 from executor.errors import BackendFailed, Busy, NoSuchExecution, NoSuchSession
+from executor.packages.report import Ecosystem
+from executor.packages.shelf import Shelf
 from executor.results import ExecutionResult, HistoryEntry, Language, LanguageState, Output, SessionInfo
 from executor.settings import Settings
 
@@ -102,6 +104,8 @@ class Session:
     ended: bool = False
     numbers: dict[Language, int] = field(default_factory=dict)
     """Cells that ran, by language: what the last one of each was called."""
+    packages: dict[Ecosystem, Shelf] = field(default_factory=dict)
+    """What was installed into it, by language."""
     snapshot: SnapshotState = field(default_factory=SnapshotState)
     notices: list[str] = field(default_factory=list)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)

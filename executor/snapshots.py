@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from executor.backend import Backend, SessionRef
+from executor.cells import Cells
 from executor.errors import Busy, ExecutorError, NoSnapshot
 from executor.events import Bus, Fault, SnapshotFailed, SnapshotTaken
+from executor.packages.shelf import Shelf
 from executor.results import LANGUAGES, ExecutionResult, HistoryEntry, LanguageState, Lost
 from executor.sessions import Session, SessionTable, SnapshotState, history_of
 from executor.settings import Settings
@@ -28,6 +31,12 @@ LOOK_EVERY = 0.25
 """Seconds between two looks for sessions that are to be saved."""
 
 AT_ONCE = 2
+SLOW_AFTER = 2.0
+"""Seconds after which saving a session makes way for that of others: how long it takes is the guest's doing."""
+
+TURN_SECONDS = 1.0
+"""Seconds for which saving waits for the code that runs; of what runs on it is tried again later."""
+
 RETRY_AFTER = 10.0
 """Seconds after which a session that could not be saved is tried again."""
 
@@ -46,7 +55,9 @@ class Snapshots:
         self._tasks = tasks
         folder = Path(settings.state_dir).expanduser().absolute() if settings.state_dir else backend.scratch / "store"
         self._store = Store(folder, max_bytes=settings.store_max_mb << 20, publish=bus.publish)
-        self._few = asyncio.Semaphore(AT_ONCE)
+        # by the rules that cells have, too: owners take turns, and what takes long makes way
+        self._saves = Cells(AT_ONCE, 0, long_after=SLOW_AFTER)
+        self._asked: set[str] = set()
         self._looker: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -57,7 +68,7 @@ class Snapshots:
                 self._bus.publish(Fault(where="store", detail="a snapshot says nothing useful about its session"))
                 continue
             self._table.add(session)
-        self._looker = asyncio.create_task(self._look_on(), name="snapshots")
+        self._looker = self._tasks.own(self._look_on())
 
     async def aclose(self) -> None:
         """Stop; what was not saved is not saved."""
@@ -104,7 +115,8 @@ class Snapshots:
 
     async def _save(self, session: Session, ref: SessionRef, *, parked: bool) -> tuple[Record, int]:
         """What was stored, and how many changes of the session it holds."""
-        saving, executions, changes = await self._ask(session, ref)
+        async with self._between_cells(session, patience=None if parked else TURN_SECONDS):
+            saving, executions, changes = await self._ask(session, ref)
         try:
             states = await saving
         except asyncio.CancelledError:
@@ -120,35 +132,49 @@ class Snapshots:
         session.snapshot.states, session.snapshot.executions = found, executions
         return record, changes
 
+    @asynccontextmanager
+    async def _between_cells(self, session: Session, *, patience: float | None) -> AsyncIterator[None]:
+        """While inside, no cell begins. Raises Busy where one runs on for `patience` seconds."""
+        try:
+            async with asyncio.timeout(patience):
+                await session.turn.acquire()
+        except TimeoutError:
+            raise Busy("Code runs in the session. It is saved when that has ended.") from None
+        try:
+            yield
+        finally:
+            session.turn.release()
+
     async def _ask(self, session: Session, ref: SessionRef) -> tuple[asyncio.Task[list[LanguageState]], int, int]:
-        """Between two cells: the work that the interpreters have begun, and how many cells and changes came before."""
+        """The work that the interpreters have begun, and how many cells and changes came before."""
         begun = asyncio.Event()
-        async with session.turn:
-            changes = session.snapshot.changes
-            saving = self._tasks.own(
-                self._backend.save(ref, limit=self._settings.snapshot_max_mb << 20, begun=begun.set)
-            )
-            waiting = asyncio.ensure_future(begun.wait())
-            try:
-                await asyncio.wait({saving, waiting}, timeout=BEGIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                saving.cancel()
-                raise
-            finally:
-                waiting.cancel()
-            return saving, session.executions, changes
+        changes = session.snapshot.changes
+        saving = self._tasks.own(self._backend.save(ref, limit=self._settings.snapshot_max_mb << 20, begun=begun.set))
+        waiting = asyncio.ensure_future(begun.wait())
+        try:
+            await asyncio.wait({saving, waiting}, timeout=BEGIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            saving.cancel()
+            raise
+        finally:
+            waiting.cancel()
+        return saving, session.executions, changes
 
     async def _look_on(self) -> None:
         while True:
             await asyncio.sleep(min(LOOK_EVERY, self._settings.snapshot_after / 2))
             for session in self._table.live():
-                if self._is_due(session):
+                if session.id not in self._asked and self._is_due(session):
+                    self._asked.add(session.id)
                     self._tasks.own(self._take_one(session))
 
     async def _take_one(self, session: Session) -> None:
-        async with self._few:
-            if self._is_due(session):
-                await self.take(session)
+        try:
+            async with self._saves.turn(session.owner, math.inf):
+                if self._is_due(session):
+                    await self.take(session)
+        finally:
+            self._asked.discard(session.id)
 
     def _is_due(self, session: Session) -> bool:
         snapshot, now = session.snapshot, time.monotonic()
@@ -171,6 +197,7 @@ class Snapshots:
             snapshot, parcel, history = await self._store.load(session.id)
         except NoSnapshot:
             session.snapshot = SnapshotState()
+            session.packages.clear()
             return ["Session restored empty: its snapshot is gone or damaged, its variables and files are lost."]
         async with aclosing(parcel):
             await self._backend.unpack(ref, parcel)
@@ -231,6 +258,7 @@ def _meta(session: Session, states: Mapping[Any, LanguageState], *, executions: 
         "last_used": session.last_used,
         "executions": executions,
         "numbers": dict(session.numbers),
+        "packages": {language: shelf.to_json() for language, shelf in session.packages.items()},
         "parked": parked,
         "states": [
             {
@@ -268,6 +296,9 @@ def _session_of(record: Record, settings: Settings) -> Session | None:
             last_used=float(meta["last_used"]),
             executions=int(meta["executions"]),
             numbers={language: int(number) for language, number in meta["numbers"].items()},
+            packages={
+                language: Shelf.from_json(language, shelf) for language, shelf in meta.get("packages", {}).items()
+            },
             snapshot=SnapshotState(
                 taken_at=record.taken_at,
                 bytes=record.bytes,

@@ -11,7 +11,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from executor.packages.npm import Npm
 from executor.packages.pip import Pip
 from executor.packages.report import Ecosystem, Package, PackageReport, Refusal
 from executor.packages.requests import EXAMPLES, Lists, Unusable, Wanted, parse
+from executor.packages.shelf import Shelf
 from executor.packages.store import Store, Tree
 from executor.parcel import ParcelError, measure, pack
 from executor.settings import Settings
@@ -31,25 +32,6 @@ T = TypeVar("T")
 
 AT_ONCE = 2
 """Fetches at the same time, over all sessions."""
-
-
-@dataclass(slots=True)
-class _Shelf:
-    """What one session has installed for one language: the requests, and what came of them."""
-
-    wanted: dict[str, Wanted] = field(default_factory=dict)
-    packages: set[tuple[str, str]] = field(default_factory=set)
-    """(name, version); in JavaScript a package may be there in several versions, each for another one's use."""
-
-    def lacks(self, package: Package) -> bool:
-        """Whether that version of it is not there."""
-        return (package.name, package.version) not in self.packages
-
-    def replaced_by(self, package: Package) -> str:
-        """The versions whose place it takes; empty where there are none."""
-        return ", ".join(
-            sorted(version for name, version in self.packages if name == package.name and self.lacks(package))
-        )
 
 
 @dataclass(slots=True)
@@ -76,11 +58,6 @@ class Installer:
         self._under_way: set[str] = set()
         self._work: set[asyncio.Task[PackageReport]] = set()
         self._closed = False
-        self._shelves: dict[str, dict[Ecosystem, _Shelf]] = {}
-
-    def forget(self, session_id: str) -> None:
-        """The session has ended."""
-        self._shelves.pop(session_id, None)
 
     async def aclose(self) -> None:
         """End what is under way, and remove what is only ours."""
@@ -96,11 +73,12 @@ class Installer:
         requests: Sequence[str],
         language: Ecosystem,
         *,
+        shelves: dict[Ecosystem, Shelf],
         owner: str,
         progress: Progress = lambda _: None,
     ) -> PackageReport:
         """Install `requests`, which `check` has seen, into a session; `progress` hears sentences meanwhile. Cancelling
-        ends it without a trace.
+        ends it without a trace. `shelves` say what the session has installed so far, and then, what it has now.
 
         Raises Busy where the session installs something already, and BackendFailed or FileRefused where it cannot take
         the packages.
@@ -117,7 +95,7 @@ class Installer:
                 said.add(sentence)
                 progress(sentence)
 
-        work = asyncio.create_task(self._install(ref, requests, language, once), name="install-packages")
+        work = asyncio.create_task(self._install(ref, requests, language, shelves, once), name="install-packages")
         self._work.add(work)
         try:
             report = await work
@@ -161,14 +139,19 @@ class Installer:
         return ecosystem
 
     async def _install(
-        self, ref: SessionRef, requests: Sequence[str], language: Ecosystem, progress: Progress
+        self,
+        ref: SessionRef,
+        requests: Sequence[str],
+        language: Ecosystem,
+        shelves: dict[Ecosystem, Shelf],
+        progress: Progress,
     ) -> PackageReport:
         # the first look at what is installed reads many small files
         wanted, present, refused = await asyncio.to_thread(self._sort, requests, language)
         report = PackageReport(session_id=ref.id, language=language, present=tuple(present), refused=tuple(refused))
         if not wanted:
             return report
-        shelf = self._shelves.get(ref.id, {}).get(language) or _Shelf()
+        shelf = shelves.get(language) or Shelf()
         outcome = await self._fetch(shelf.wanted, wanted, language, progress)
         refused += outcome.refused
         report = dataclasses.replace(report, refused=tuple(refused))
@@ -189,7 +172,7 @@ class Installer:
             for package in tree.packages
         )
         news = tuple(package for package in installed if package.requested or shelf.lacks(package))
-        self._shelves.setdefault(ref.id, {})[language] = _Shelf(
+        shelves[language] = Shelf(
             shelf.wanted | outcome.wanted, {(package.name, package.version) for package in installed}
         )
         named = {package.name for package in installed}
