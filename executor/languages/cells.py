@@ -5,7 +5,6 @@ import __future__
 
 import ast
 import asyncio
-import linecache
 import re
 from inspect import CO_COROUTINE
 from types import CodeType
@@ -25,7 +24,6 @@ _SEMICOLON = re.compile(rb"\s*;")
 _compile = compile
 _eval = eval
 _new_event_loop = asyncio.new_event_loop
-_lines_of_files = linecache.cache
 _set_event_loop = asyncio.set_event_loop
 
 Step = tuple[CodeType, bool]
@@ -123,16 +121,9 @@ class Cells:
             events.trigger("post_run_cell", result)
 
     def _remember(self, code: str, number: int, name: str) -> None:
-        shell = self._shell
-        lines = code.splitlines(keepends=True)
-        _lines_of_files[name] = (len(code), None, lines, name)
-        shell.tracebacks.sources[name] = lines
-        shell.execution_count = number + 1
-        history = shell.history_manager
-        for inputs in (history.input_hist_parsed, history.input_hist_raw):
-            if number < 1_000_000 and len(inputs) <= number:
-                inputs.extend([""] * (number + 1 - len(inputs)))
-                inputs[number] = code
+        self._shell.remember_source(name, code.splitlines(keepends=True))
+        self._shell.remember_input(number, code)
+        self._shell.execution_count = number + 1
 
     def _steps(self, code: str, name: str) -> list[Step]:
         shell = self._shell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import linecache
 import os
 import signal
 import subprocess
@@ -29,7 +30,10 @@ from executor.languages.traceback import Tracebacks, cell_name
 
 MAX_RESULTS = 100
 """Values that `Out` remembers."""
+MAX_INPUTS = 1_000_000
+"""The largest number of a cell whose code `In` remembers: it has a place for each number below."""
 
+_lines_of_files = linecache.cache
 _popen = subprocess.Popen
 _killpg = os.killpg
 
@@ -165,6 +169,19 @@ class NotebookShell(InteractiveShell):
         """Show a figure or an image that `display` was given."""
         if self.displays is not None:
             self.displays.show(value)
+
+    def remember_source(self, name: str, lines: list[str]) -> None:
+        """Keep the lines of a cell's code for tracebacks."""
+        _lines_of_files[name] = (sum(map(len, lines)), None, lines, name)
+        self.tracebacks.sources[name] = lines
+
+    def remember_input(self, number: int, code: str) -> None:
+        """Keep a cell's code as `In[number]`."""
+        if number > MAX_INPUTS:
+            return
+        for inputs in (self.history_manager.input_hist_parsed, self.history_manager.input_hist_raw):
+            inputs.extend([""] * (number + 1 - len(inputs)))
+            inputs[number] = code
 
     def remember(self, value: object) -> None:
         """Keep `value` as `_`, `_<number>` and in `Out`, as IPython does; a `_` of the user's own stays."""

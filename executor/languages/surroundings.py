@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import decimal
-import linecache
 import logging
 import os
 import pickle
@@ -24,8 +23,6 @@ from executor.languages.shell import NotebookShell
 
 MAX_SOURCES = 300_000
 """Characters of the latest cells' code that are kept for tracebacks and `In`."""
-MAX_INPUTS = 100_000
-"""The largest number of a cell whose code comes back to `In`."""
 
 _CELL = re.compile(r"<cell ([0-9]{1,7})>")
 _DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
@@ -187,16 +184,10 @@ class Surroundings:
         return dict(reversed(kept.items()))
 
     def _take_sources(self, value: dict[str, list[str]]) -> None:
-        shell = self._shell
-        shell.tracebacks.sources.update(value)
         for name, lines in value.items():
-            linecache.cache[name] = (sum(map(len, lines)), None, lines, name)
-        for inputs in (shell.history_manager.input_hist_parsed, shell.history_manager.input_hist_raw):
-            for name, lines in value.items():
-                match = _CELL.fullmatch(name)
-                if match is not None and (number := int(match[1])) < MAX_INPUTS:
-                    inputs.extend([""] * (number + 1 - len(inputs)))
-                    inputs[number] = "".join(lines)
+            self._shell.remember_source(name, lines)
+            if (match := _CELL.fullmatch(name)) is not None:
+                self._shell.remember_input(int(match[1]), "".join(lines))
 
     def _tell_removed(self) -> Any:
         return [name for name in self._shell.ready_names if name not in self._shell.user_ns] or None
