@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 from executor import Executor, Settings
 
 
-async def test_javascript_and_bash_go_on_where_they_were_parked(tmp_path: Path) -> None:
-    settings = Settings(
-        work_dir=str(tmp_path / "work"),
-        state_dir=str(tmp_path / "kept"),
-        security_policy="off",
-        allow_weak_sandbox=True,
-        max_sessions=1,
-        owner_calls_per_minute=0,
-        spare_sessions=0,
-    )
-    async with Executor(settings) as executor:
+async def test_javascript_and_bash_go_on_where_they_were_parked(settings: Callable[..., Settings]) -> None:
+    async with Executor(settings(max_sessions=1)) as executor:
         a = {"owner": "a", "conversation": "1"}
         made = """
         const fs = require("fs"); class Point { constructor(x) { this.x = x; } twice() { return this.x * 2; } }

@@ -206,13 +206,13 @@ def test_reset_gives_the_names_back(worker):
 
 
 def test_random_numbers_differ_between_workers(zygote, tmp_path):
-    seen = set()
+    seen = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         worker = zygote.fork(tmp_path / name)
-        seen.add(worker.run("np.random.random(), random.random(), __import__('uuid').uuid4()").result)
+        seen.append(worker.run("print(np.random.random(), random.random(), __import__('uuid').uuid4())").out.split())
         worker.close()
-    assert len(seen) == 2
+    assert [first != second for first, second in zip(*seen, strict=True)] == [True] * 3
 
 
 def test_the_zygote_has_one_thread_and_no_spare_modules(zygote):

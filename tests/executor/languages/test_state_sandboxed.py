@@ -2,20 +2,11 @@
 
 from state_kinds import KEPT, LOST
 
-from executor import Executor, Settings
+from executor import Executor
 
 
-async def test_each_kind_comes_back_or_is_named_after_parking_in_the_sandbox(tmp_path):
-    settings = Settings(
-        work_dir=str(tmp_path / "work"),
-        state_dir=str(tmp_path / "kept"),
-        security_policy="off",
-        allow_weak_sandbox=True,
-        max_sessions=1,
-        owner_calls_per_minute=0,
-        spare_sessions=0,
-    )
-    async with Executor(settings) as executor:
+async def test_each_kind_comes_back_or_is_named_after_parking_in_the_sandbox(settings):
+    async with Executor(settings(max_sessions=1)) as executor:
         a = {"owner": "a", "conversation": "1"}
         refused = set()
         for name, (code, _) in (KEPT | LOST).items():
@@ -37,18 +28,8 @@ async def test_each_kind_comes_back_or_is_named_after_parking_in_the_sandbox(tmp
         assert there.stdout == "[]\n"
 
 
-async def test_where_no_further_process_is_allowed_the_worker_saves_by_itself(tmp_path):
-    settings = Settings(
-        work_dir=str(tmp_path / "work"),
-        state_dir=str(tmp_path / "kept"),
-        security_policy="off",
-        allow_weak_sandbox=True,
-        max_sessions=1,
-        owner_calls_per_minute=0,
-        spare_sessions=0,
-        session_processes=4,
-    )
-    async with Executor(settings) as executor:
+async def test_where_no_further_process_is_allowed_the_worker_saves_by_itself(settings):
+    async with Executor(settings(max_sessions=1, session_processes=4)) as executor:
         a = {"owner": "a", "conversation": "1"}
         started = "import subprocess\np = [subprocess.Popen(['sleep', '100']) for _ in range(3)]\n"
         started += "kept = [1]\nalias = kept"
