@@ -35,7 +35,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """SIGKILL the process whose id is in the file, before or after the request is carried out."""
+    """SIGKILL the process `pid`, before or after the request is carried out."""
 
     pid: int
     moment: Moment = "after"

@@ -26,7 +26,7 @@ class Exchange:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """Method, name of the route, and how many times that was asked before."""
+        """Method, name of the route, and the number of this request among those of both, from 1."""
         return self.method, self.route, self.number
 
     @property
