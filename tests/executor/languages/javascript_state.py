@@ -16,9 +16,9 @@ LIMIT = 20_000_000
 
 
 @contextmanager
-def node(folder: Path) -> Iterator[Leader]:
+def node(folder: Path, *, memory_mb: int = 512) -> Iterator[Leader]:
     (folder / ".state").mkdir(exist_ok=True)
-    with Leader(JavaScript(folder=folder, memory_mb=512), folder) as leader:
+    with Leader(JavaScript(folder=folder, memory_mb=memory_mb), folder) as leader:
         yield leader
 
 
