@@ -9,14 +9,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from deploy.apply import apply
-from deploy.bundle import Bundle, collect
-from deploy.hub import Hub
-from tests.deploy.conftest import FAST, SECRETS, WRITE, a_target
+from deploy.bundle import collect
+from tests.deploy.conftest import SECRETS, WRITE
 from tests.deploy.invariants import nothing_leaked
+from tests.deploy.victim import TARGET, deploying
 from tests.hub import Fault, Kill, LocalHub
-
-TARGET = a_target()
 
 
 @dataclass(frozen=True)
@@ -30,16 +27,10 @@ class Whoever(Kill):
 victims: list[int] = []
 
 
-def deploying(url: str, files: dict[str, bytes]) -> None:
-    client = Hub(endpoint=url, token=WRITE, hardware=TARGET.hardware, pace=FAST)
-    client.whoami()
-    apply(client, TARGET, Bundle(files), say=lambda _: None)
-
-
 @pytest.fixture(scope="module")
 def forks() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deploy.apply", "huggingface_hub.hf_api", "tests.deploy.conftest"])
+    context.set_forkserver_preload(["tests.deploy.victim"])
     return context
 
 
