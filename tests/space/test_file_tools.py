@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -80,6 +81,14 @@ async def test_by_default_nothing_is_fetched(tmp_path: Path) -> None:
     assert answer.is_error and "url" in answer.texts[0]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def strict(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Toolbox]:
+    """Takes files up to 1 MB; for tests that leave nothing behind."""
+    async with toolbox(tmp_path_factory.mktemp("strict"), max_upload_mb=1) as box:
+        yield box
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -94,13 +103,12 @@ async def test_by_default_nothing_is_fetched(tmp_path: Path) -> None:
     ],
 )
 async def test_an_upload_that_cannot_be_taken_gets_a_sentence_and_leaves_nothing(
-    tmp_path: Path, arguments: dict[str, Any], words: str
+    strict: Toolbox, arguments: dict[str, Any], words: str
 ) -> None:
-    async with toolbox(tmp_path, max_upload_mb=1) as box:
-        answer = await call(box, "upload_file", **arguments)
-        assert answer.is_error and words in answer.texts[0]
-        files = (await call(box, "list_files")).structured
-        assert files is not None and files["files"] == []
+    answer = await call(strict, "upload_file", **arguments)
+    assert answer.is_error and words in answer.texts[0]
+    files = (await call(strict, "list_files")).structured
+    assert files is not None and files["files"] == []
 
 
 async def test_a_chunk_out_of_order_is_refused_and_the_upload_goes_on(tmp_path: Path) -> None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import zipfile
 from collections.abc import AsyncIterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import jsonschema
 import pytest
+import pytest_asyncio
 from PIL import Image
 
+from executor import NoSuchSession
 from executor.languages.warming import READY_NAMES
 from space import notebook
 from space.archive import free_name
+from space.links import Grant
 from tests.space.served import Served, served
+
+on_the_sites_loop = pytest.mark.asyncio(loop_scope="module")
 
 # What nbformat 4.5 asks of a code cell, in its own words of JSON Schema
 TEXT = {"type": "string"}
@@ -79,10 +85,19 @@ NOTEBOOK = {
 }
 
 
-@pytest.fixture
-async def space(tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(tmp_path) as running:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    async with served(tmp_path_factory.mktemp("state")) as running:
         yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def space(site: Served) -> AsyncIterator[Served]:
+    """A session of the test's own."""
+    session = await site.executor.create_session(owner="alice")
+    yield replace(site, grant=Grant("alice", None, session.id))
+    with contextlib.suppress(NoSuchSession):  # the test has closed it
+        await site.executor.close_session(session.id, owner="alice")
 
 
 async def run(space: Served, code: str, language: str = "python") -> Any:
@@ -102,6 +117,7 @@ async def fetched(space: Served) -> Any:
     return made
 
 
+@on_the_sites_loop
 async def test_a_notebook_has_what_ran_and_what_it_said(space: Served) -> None:
     await run(space, "print(1)\nimport sys; print('\\udcff', file=sys.stderr)")
     await run(space, "'ü'")
@@ -131,6 +147,7 @@ def test_what_a_session_has_ready_is_the_first_cell() -> None:
     assert {name: names.get(name) for name in READY_NAMES} == READY_NAMES
 
 
+@on_the_sites_loop
 async def test_pictures_are_at_full_size_where_their_file_is_and_else_as_they_were_sent(space: Served) -> None:
     await run(space, "plt.figure(figsize=(40, 30))\nplt.imshow(np.random.rand(300, 400))\nplt.show()")
     await run(space, "plt.plot([1, 2])\nplt.show()\nimport os\nos.remove('plots/2.png')")
@@ -144,6 +161,7 @@ async def test_pictures_are_at_full_size_where_their_file_is_and_else_as_they_we
     assert drawn["outputs"][0]["data"]["image/svg+xml"].startswith("<svg")
 
 
+@on_the_sites_loop
 async def test_pictures_beyond_the_room_are_as_they_were_sent(space: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     await run(space, "plt.imshow(np.random.rand(300, 400)); plt.show()")
     await run(space, "plt.plot([1, 2]); plt.show()")
@@ -157,10 +175,12 @@ async def test_pictures_beyond_the_room_are_as_they_were_sent(space: Served, mon
     assert 0 < len(base64.b64decode(sent)) < sizes[0]
 
 
+@on_the_sites_loop
 async def test_a_session_where_nothing_ran_is_an_empty_notebook(space: Served) -> None:
     assert (await fetched(space))["cells"] == []
 
 
+@on_the_sites_loop
 async def test_the_zip_has_the_files_and_a_notebook_under_a_name_of_its_own(space: Served) -> None:
     await run(space, "open('session.ipynb', 'w').write('mine')\nplt.plot([1, 2]); plt.show()")
     answer = await space.http.get(space.links.export(space.grant))
@@ -174,6 +194,7 @@ async def test_the_zip_has_the_files_and_a_notebook_under_a_name_of_its_own(spac
     assert free_name("a.b", {"a.b", "a (2).b"}) == "a (3).b"
 
 
+@on_the_sites_loop
 async def test_a_link_to_one_is_no_link_to_the_other_and_ends_with_the_session(space: Served) -> None:
     token = space.links.notebook(space.grant).rpartition("/")[2]
     assert (await space.http.put(f"/upload/{token}/x", content=b"1")).status_code == 403
