@@ -7,7 +7,7 @@ from space import schemas
 from space.content import Answer, size_words
 from space.identity import Caller
 from space.notebook import pictures_in
-from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox
+from space.toolbox import READS, SESSION_ID, Arguments, Tool, Toolbox
 
 
 async def export_session(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
@@ -58,7 +58,6 @@ def export_tools() -> tuple[Tool, ...]:
             },
             output=schemas.EXPORT,
             run=export_session,
-            read_only=True,
-            idempotent=True,
+            hints=READS,
         ),
     )

@@ -16,7 +16,7 @@ from space import schemas
 from space.content import Answer, clean, file_data, json_answer, size_words
 from space.downloads import Downloads, downloads
 from space.identity import Caller
-from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox, session_note
+from space.toolbox import DESTROYS, READS, SESSION_ID, Arguments, Tool, Toolbox, session_note
 
 _PATH: dict[str, Any] = {"type": "string", "description": "Relative to the session's folder."}
 _LINK_CHARS = 4_000  # the longest path and its token
@@ -191,7 +191,7 @@ def file_tools(settings: Settings) -> tuple[Tool, ...]:
             required=("path",) if by_url else ("path", "content"),
             output=schemas.UPLOADED,
             run=upload_file,
-            destructive=True,
+            hints=DESTROYS,
         ),
         Tool(
             name="list_files",
@@ -200,8 +200,7 @@ def file_tools(settings: Settings) -> tuple[Tool, ...]:
             properties={"session_id": SESSION_ID},
             output=schemas.FILES,
             run=list_files,
-            read_only=True,
-            idempotent=True,
+            hints=READS,
         ),
         Tool(
             name="download_file",
@@ -218,8 +217,7 @@ def file_tools(settings: Settings) -> tuple[Tool, ...]:
             required=("path",),
             output=schemas.CONTENT,
             run=download_file,
-            read_only=True,
-            idempotent=True,
+            hints=READS,
         ),
         Tool(
             name="delete_file",
@@ -229,7 +227,7 @@ def file_tools(settings: Settings) -> tuple[Tool, ...]:
             required=("path",),
             output=schemas.DELETED,
             run=delete_file,
-            destructive=True,
+            hints=DESTROYS,
         ),
     )
 

@@ -126,7 +126,7 @@ class Endpoint:
         if (sentence := scope.get(REFUSAL)) is not None:
             return _result(refusal(sentence))
         try:
-            caller = caller_of(scope["headers"], single_user=self._single_user)
+            caller = self._caller(scope)
         except BadIdentity as error:
             return _result(refusal(str(error)))
         connection: str | None = scope.get(_CONNECTION)
@@ -243,10 +243,10 @@ def _tool_type(tool: Tool, *, app: bool = False) -> ToolType:
         inputSchema=tool.schema,
         outputSchema=dict(tool.output),
         annotations=ToolAnnotations(
-            readOnlyHint=tool.read_only,
-            destructiveHint=tool.destructive,
-            idempotentHint=tool.idempotent,
-            openWorldHint=tool.open_world,
+            readOnlyHint=tool.hints.read_only,
+            destructiveHint=tool.hints.destructive,
+            idempotentHint=tool.hints.idempotent,
+            openWorldHint=tool.hints.open_world,
         ),
     )
 

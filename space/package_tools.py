@@ -12,7 +12,7 @@ from executor import Package, PackageReport, Settings
 from space import progress
 from space.content import Answer, clean
 from space.identity import Caller
-from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox, session_note
+from space.toolbox import SESSION_ID, Arguments, Hints, Tool, Toolbox, session_note
 
 REPEAT_EVERY = 5.0
 """Seconds after which the last line is sent again, so that a client sees the call alive."""
@@ -88,8 +88,7 @@ def package_tools(settings: Settings) -> tuple[Tool, ...]:
             required=("packages",),
             output=INSTALLED,
             run=install_packages,
-            idempotent=True,
-            open_world=True,
+            hints=Hints(idempotent=True, open_world=True),
         ),
     )
 

@@ -8,7 +8,7 @@ from executor.errors import InvalidRequest
 from space import schemas
 from space.content import Answer, iso
 from space.identity import Caller
-from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox, session_note
+from space.toolbox import SESSION_ID, Arguments, Hints, Tool, Toolbox, session_note
 
 
 async def open_session_page(box: Toolbox, caller: Caller, values: Arguments) -> Answer:
@@ -53,6 +53,6 @@ def page_tools() -> tuple[Tool, ...]:
             properties={"session_id": SESSION_ID},
             output=schemas.PAGE,
             run=open_session_page,
-            idempotent=True,
+            hints=Hints(idempotent=True),
         ),
     )

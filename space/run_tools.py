@@ -16,7 +16,7 @@ from space import apps, progress, schemas
 from space.content import Answer, execution_answer
 from space.downloads import downloads_of
 from space.identity import Caller
-from space.toolbox import SESSION_ID, Arguments, Tool, Toolbox, session_note
+from space.toolbox import READS, SESSION_ID, Arguments, Tool, Toolbox, session_note
 from space.views import CLIENT_CHARS, CLIENT_PREFACE, download_card
 
 _PROGRESS_EVERY = 1.0
@@ -75,8 +75,7 @@ def run_tools(settings: Settings) -> tuple[Tool, ...]:
             },
             output=schemas.EXECUTION,
             run=get_execution_result,
-            read_only=True,
-            idempotent=True,
+            hints=READS,
             shown=True,
         ),
     )

@@ -28,8 +28,23 @@ SESSION_ID: dict[str, Any] = {"type": "string", "description": "Session to use; 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hints:
+    """What a client may think of a tool; the words of MCP's annotations."""
+
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+    open_world: bool = False
+
+
+READS = Hints(read_only=True, idempotent=True)
+DESTROYS = Hints(destructive=True)
+"""Also of what may destroy: code, and a file that is replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """One tool. The four hints are MCP's annotations."""
+    """One tool."""
 
     name: str
     title: str
@@ -38,10 +53,7 @@ class Tool:
     output: Mapping[str, Any]
     run: Callable[[Toolbox, Caller, Arguments], Awaitable[Answer]]
     required: tuple[str, ...] = ()
-    read_only: bool = False
-    destructive: bool = False
-    idempotent: bool = False
-    open_world: bool = False
+    hints: Hints = Hints()
     shown: bool = False
     """Whether its results are something to look at, for clients that have a view for it."""
 
