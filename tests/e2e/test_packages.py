@@ -40,7 +40,14 @@ async def test_polars_is_installed_into_a_live_session_and_imported_there(space:
 
 
 async def test_what_cannot_be_installed_is_a_sentence_each(space: RunningSpace) -> None:
-    asked = ["docopt==0.6.2", "nosuchpackage-qqqz", "torch", "pkg @ http://example.org/x.whl", "--index-url=x", "../x"]
+    asked = [
+        "docopt==0.6.2",
+        "nosuchpackage-qqqz",
+        "torch",
+        "pkg @ http://127.0.0.1/x.whl",
+        "--no-binary=:all:",
+        "../x",
+    ]
     me = identity(f"user-{secrets.token_hex(6)}", f"conversation-{secrets.token_hex(6)}")
     async with client(space, "sse", me) as session:
         result = await session.call_tool("install_packages", {"packages": asked})
