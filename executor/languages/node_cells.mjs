@@ -3,7 +3,8 @@
 import { Table } from "./node_anchors.mjs";
 
 const MAX_HISTORY = 4_000_000; // characters of the cells remembered
-const STRICT = /^(?:\s|\/\/.*|\/\*[^]*?\*\/|;)*(['"])use strict\1/;
+// Each blank and each comment can be matched in one way only: else a cell of many comments would be looked at for ever.
+const STRICT = /^(?:\s|\/\/.*(?:[\n\r\u2028\u2029]|$)|\/\*(?:[^*]|\*(?!\/))*\*\/)*(['"])use strict\1/;
 
 // What shows in a source that `name` is given a value or declared there, and that it is mentioned at all.
 function patterns(name) {
@@ -44,14 +45,17 @@ export class Cells {
 
   // Whether a cell's source gives `name` a value.
   wasGiven(name) {
-    return this.madeBefore.has(name) || this.history.some(({ source }) => patterns(name)[0].test(source));
+    if (this.madeBefore.has(name)) return true;
+    const [given] = patterns(name);
+    return this.history.some(({ source }) => source.includes(name) && given.test(source));
   }
 
   // The last cell that declared `name` or gave it a value, as far as its source shows; null where none does.
   maker(name) {
     for (const pattern of patterns(name)) {
       for (let i = this.history.length - 1; i >= 0; i -= 1) {
-        if (pattern.test(this.history[i].source)) return this.history[i].number;
+        const { number, source } = this.history[i];
+        if (source.includes(name) && pattern.test(source)) return number;
       }
       if (this.madeBefore.has(name)) return this.madeBefore.get(name);
     }

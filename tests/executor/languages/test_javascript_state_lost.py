@@ -60,6 +60,15 @@ def test_what_cannot_be_kept_is_named_with_its_reason_and_its_cell(tmp_path: Pat
         assert second.run("[fine, typeof closure, new Secret().x]").value == "[ 1, 'undefined', 1 ]"
 
 
+def test_strict_mode_is_looked_for_behind_any_number_of_comments(tmp_path: Path) -> None:
+    comments = "// const a = 1; \n/* b */ /* c ** /; **/ \n" * 200
+    with node(tmp_path) as first:
+        run(first, comments + "; 'use strict'; const free = () => 1; 0")  # after a semicolon it is just a text
+        assert save(first).names == ("free",)
+        run(first, comments + "'use strict'; const bound = () => 1; 0")
+        assert set(lost(save(first)).values()) == {"function of a session that uses strict mode"}
+
+
 def test_keys_are_lost_whatever_class_they_pretend_to_be_of(tmp_path: Path) -> None:
     with node(tmp_path) as first:
         run(
