@@ -67,9 +67,7 @@ class Live:
     def update(self, event: events.Event) -> None:
         """Note what `event` changes."""
         match event:
-            case events.SessionOpened():
-                self._sessions[event.session_id] = LiveSession(event.session_id, event.owner, event.at, event.at)
-            case events.SessionRestored():
+            case events.SessionOpened() | events.SessionRestored():
                 self._sessions[event.session_id] = LiveSession(event.session_id, event.owner, event.at, event.at)
             case events.SessionMeasured():
                 if session := self._sessions.get(event.session_id):
