@@ -142,7 +142,8 @@ def test_memory_is_found_wherever_it_is_held(layers, holder):
 
 
 def test_memory_that_children_share_is_counted_once(layers):
-    assert peak_memory("shared", layers) < LIMITS.memory
+    # 150 MiB in five processes
+    assert 150 * MIB < peak_memory("shared", layers) < LIMITS.memory
 
 
 def test_unlinked_files_count_for_the_folder(layers):
@@ -218,11 +219,11 @@ def test_the_view_of_a_session_with_namespaces_holds_nothing_of_the_host():
         with open("/dev/shm/x", "w") as file:
             file.write("x")
         others = [name for name in os.listdir("/proc") if name.isdigit() and int(name) not in (1, os.getpid())]
-        return [sorted(os.listdir("/")), others, os.path.exists("/etc/passwd"), os.getcwd(), os.listdir("/sys")]
+        return [sorted(os.listdir("/")), others, os.path.exists("/etc/passwd"), os.getcwd()]
 
     outcome = confined(act)
-    root, others, passwd, folder, _ = outcome.value
-    assert not {"home", "var", "run", "mnt", "opt"} & set(root) - {"opt"} and not passwd
+    root, others, passwd, folder = outcome.value
+    assert not {"home", "var", "run", "mnt"} & set(root) and not passwd
     assert others == [] and folder == "/session"
 
 
