@@ -200,6 +200,9 @@ class Keeper:
             history=history_of(self._settings),
         )
         self.table.add(session)
+        if self._snapshots is not None:
+            # beside the first call, which need not wait for a volume
+            self._tasks.own(self._snapshots.enter(session))
         self._bus.publish(SessionOpened(session_id=session.id, owner=owner, seconds=time.monotonic() - began))
         return session
 

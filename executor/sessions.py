@@ -76,6 +76,8 @@ class SnapshotState:
     """Times in a row that it could not be saved."""
     clean: bool = True
     """Whether nothing came after it: it was taken when the session was parked."""
+    blank: bool = False
+    """Whether it only says that the session exists: nothing of it has been saved yet."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -125,8 +127,8 @@ class Session:
 
     def what_is_left(self) -> str:
         """Where its processes have just died: what its next call finds."""
-        if self.snapshot.taken_at is None:
-            return "The variables and files of this session are lost."
+        if self.snapshot.taken_at is None or self.snapshot.blank:
+            return "The variables and files of this session are lost. Nothing is run again: run the cells again."
         when = time.strftime("%H:%M:%S UTC", time.gmtime(self.snapshot.taken_at))
         return (
             f"The next call finds the session as it was at {when}; what this code did is unknown. Nothing is run again."
@@ -156,7 +158,7 @@ class Session:
             executions=self.executions,
             running=self.running.id if self.running else None,
             state="live" if self.ref is not None else "parked",
-            snapshot_at=self.snapshot.taken_at,
+            snapshot_at=None if self.snapshot.blank else self.snapshot.taken_at,
             snapshot_bytes=self.snapshot.bytes,
             names=tuple(name for state in self.snapshot.states.values() for name in state.names),
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 from executor.backend import Backend, SessionRef
 from executor.cells import Cells
-from executor.errors import Busy, ExecutorError, NoSnapshot
+from executor.errors import Busy, ExecutorError, NoSnapshot, StoreFailed
 from executor.events import Bus, Fault, SnapshotFailed, SnapshotTaken
 from executor.packages.shelf import Shelf
 from executor.results import LANGUAGES, ExecutionResult, HistoryEntry, LanguageState, Lost
@@ -78,6 +78,27 @@ class Snapshots:
 
     # Saving
 
+    async def enter(self, session: Session) -> None:
+        """Have the store know of a new session, of which there is nothing to save yet.
+
+        So it is found again, empty, where it or the server is killed before its first snapshot, and its owner is told.
+        Where that fails, why is published.
+        """
+        snapshot = session.snapshot
+        async with snapshot.lock:
+            if session.ended or snapshot.taken_at is not None:
+                return
+            try:
+                meta = _meta(session, {}, executions=0, parked=False, blank=True)
+                record = await self._store.save(session.id, meta, {}, _no_pieces)
+                if session.ended:  # meanwhile, with its processes
+                    await self._store.delete(session.id)
+            except StoreFailed as error:
+                self._bus.publish(SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error)))
+                return
+            snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
+            snapshot.blank, snapshot.clean = True, False
+
     async def take(self, session: Session, *, parked: bool = False) -> bool:
         """Save a session; `parked` where nothing will come after it. False, and why is published, where it failed."""
         snapshot = session.snapshot
@@ -96,6 +117,7 @@ class Snapshots:
                 return False
             snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
             snapshot.failures = 0
+            snapshot.blank = False
             # only now, and only if nothing came meanwhile: who parks it beside us must not take it for saved
             as_it_is = snapshot.changes == changes
             snapshot.dirty_since = None if as_it_is else snapshot.changed_at
@@ -249,7 +271,15 @@ def _runs_long(session: Session) -> bool:
     return run is not None and run.started_at is not None and time.monotonic() - run.started_at > 1.0
 
 
-def _meta(session: Session, states: Mapping[Any, LanguageState], *, executions: int, parked: bool) -> dict[str, Any]:
+async def _no_pieces(paths: list[str]) -> AsyncIterator[bytes]:
+    """The parcel of nothing."""
+    for _ in paths:
+        yield b""
+
+
+def _meta(
+    session: Session, states: Mapping[Any, LanguageState], *, executions: int, parked: bool, blank: bool = False
+) -> dict[str, Any]:
     return {
         "owner": session.owner,
         "conversation": session.conversation,
@@ -260,6 +290,7 @@ def _meta(session: Session, states: Mapping[Any, LanguageState], *, executions: 
         "numbers": dict(session.numbers),
         "packages": {language: shelf.to_json() for language, shelf in session.packages.items()},
         "parked": parked,
+        "blank": blank,
         "states": [
             {
                 "language": state.language,
@@ -305,6 +336,7 @@ def _session_of(record: Record, settings: Settings) -> Session | None:
                 executions=int(meta["executions"]),
                 states=states,
                 clean=bool(meta["parked"]),
+                blank=bool(meta["blank"]),
             ),
         )
     except (KeyError, TypeError, ValueError):
@@ -313,6 +345,11 @@ def _session_of(record: Record, settings: Settings) -> Session | None:
 
 def _told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> list[str]:
     """What the next result says about a session that came back."""
+    if session.snapshot.blank:
+        return [
+            "Session restored empty: its process or the server ended unexpectedly before anything of it was saved. "
+            "Variables and files that it had are lost, and nothing was run again: run the cells again."
+        ]
     said = []
     when = time.strftime("%H:%M:%S UTC", time.gmtime(snapshot.taken_at))
     if session.snapshot.clean:

@@ -1,8 +1,11 @@
 """Sessions that are parked, woken, found again after a restart, and what their owners are told of it."""
 
 import asyncio
+import dataclasses
+import json
 import os
 import signal
+import sys
 
 import psutil
 import pytest
@@ -176,3 +179,74 @@ async def test_looking_at_the_history_of_a_parked_session_leaves_nothing_open(se
             assert [entry.code for entry in await executor.history(first.session_id, **a)] == ["x = 1"]
         assert executor.session(first.session_id, **a).state == "parked"
         await until(lambda: not files_of_the_store())
+
+
+KILLED = """
+import asyncio, json, os, signal, sys
+from executor import Executor, Settings
+
+async def main():
+    chosen = Settings(**json.loads(sys.argv[1]))
+    async with Executor(chosen) as executor:
+        a = {"owner": "a", "conversation": "1"}
+        session = (await executor.session_for(**a)).id
+        if sys.argv[2] == "after":
+            await executor.execute("x = 1; open('f', 'w').write('data')", language="python", **a)
+        else:
+            await executor.start_execution("import time; x = 1; time.sleep(60)", language="python", **a)
+        while not any(path.endswith(".snap") for _, _, files in os.walk(chosen.state_dir) for path in files):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
+        print(session, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("when", ["during", "after"])
+async def test_killed_before_its_first_snapshot_a_session_is_found_again_and_told_that_it_is_empty(
+    settings, when, tmp_path
+):
+    chosen = settings(snapshot_after=3600.0, snapshot_every=3600.0, max_sessions=1)
+    given = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, json.dumps(given), when, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(40):
+        printed, _ = await server.communicate()
+    # the killed server's processes clear up its own folder
+    async with Executor(dataclasses.replace(chosen, work_dir=str(tmp_path / "work"))) as executor:
+        a = {"owner": "a", "conversation": "1"}
+        assert [session.id for session in executor.list_sessions(**a)] == [printed.decode().strip()]
+        assert executor.list_sessions(**a)[0].snapshot_at is None
+        result = await run(executor, "import os; print('x' in globals(), os.path.exists('f'))", **a)
+        assert (result.stdout, result.session_id) == ("False False\n", printed.decode().strip())
+        assert "restored empty" in result.notices[0] and "run the cells again" in result.notices[0]
+        assert (await run(executor, "y = 1", **a)).notices == ()
+        await run(executor, "1", owner="b")
+        assert "it was parked" in (await run(executor, "y", **a)).notices[0]
+
+
+async def test_a_session_whose_process_dies_before_its_first_snapshot_goes_on_empty_under_its_id(settings):
+    async with Executor(settings(snapshot_after=3600.0)) as executor:
+        a = {"owner": "a", "conversation": "1"}
+        first = await run(executor, "x = 1", **a)
+        await until(lambda: executor._up.keeper.table.get(first.session_id).snapshot.blank)
+        working = asyncio.create_task(run(executor, "x = 2\nimport time; time.sleep(99)", **a))
+        await asyncio.sleep(0.3)
+        for leader in zygotes()[-1].children():
+            leader.kill()
+        lost = await working
+        assert lost.status == "lost" and "are lost" in " ".join(lost.notices)
+        again = await run(executor, "print('x' in globals())", **a)
+        assert (again.stdout, again.session_id) == ("False\n", first.session_id)
+        assert "restored empty" in again.notices[0]
+
+
+async def test_a_session_that_was_only_opened_leaves_nothing_in_the_store_when_it_is_closed(settings, tmp_path):
+    async with Executor(settings()) as executor:
+        session = await executor.create_session(owner="a")
+        await executor.close_session(session.id, owner="a")
+        await asyncio.sleep(0.3)
+        assert not list((tmp_path / "kept").rglob("*.snap"))
