@@ -23,7 +23,7 @@ from tests.deploy.invariants import nothing_leaked
 from tests.deploy.pod import HOST, Pod
 from tests.e2e.gateway import TOKEN, gateway
 from tests.hub import LocalHub
-from tests.hub.server import User
+from tests.hub.api import User
 
 KEY = "a-key-for-the-whole-way"
 
