@@ -182,15 +182,20 @@ def _late(job: Job) -> FetchFailed:
 
 
 async def _read(stream: asyncio.StreamReader, said: Said, on_line: Callable[[str], None]) -> None:
+    def hear(raw: bytes) -> None:
+        line = raw[:MAX_LINE].decode("utf-8", "replace").rstrip()
+        said.lines.append(line)
+        del said.lines[:-MAX_LINES]
+        on_line(line)
+
     rest = b""
     while data := await stream.read(1 << 16):
         *lines, rest = (rest + data).split(b"\n")
         rest = rest[-MAX_LINE:]
         for raw in lines:
-            line = raw[:MAX_LINE].decode("utf-8", "replace").rstrip()
-            said.lines.append(line)
-            del said.lines[:-MAX_LINES]
-            on_line(line)
+            hear(raw)
+    if rest:
+        hear(rest)
 
 
 async def _watch(job: Job) -> None:
