@@ -24,11 +24,11 @@ def with_store(settings: Settings) -> Settings:
         if not _is_ours(folder):
             raise SettingsError(f"STATE_DIR={settings.state_dir}: this folder cannot be made or written.")
         return settings
-    folder = VOLUME / NAME if settings.space_id else _home() / NAME
-    # on a Space without a volume there is nothing that lasts: a temporary folder says so
-    if (settings.space_id and not os.access(VOLUME, os.W_OK)) or not _is_ours(folder):
+    home = _of_the_space() if settings.space_id else _of_the_user()
+    # where nothing lasts the state is in a temporary folder, and `how_long` says so
+    if home is None or not _is_ours(home / NAME):
         return settings
-    return dataclasses.replace(settings, state_dir=str(folder))
+    return dataclasses.replace(settings, state_dir=str(home / NAME))
 
 
 def how_long(settings: Settings) -> str:
@@ -40,9 +40,18 @@ def how_long(settings: Settings) -> str:
     return "being idle and restarts"
 
 
-def _home() -> Path:
+def _of_the_space() -> Path | None:
+    """The volume, if there is one."""
+    return VOLUME if os.access(VOLUME, os.W_OK) else None
+
+
+def _of_the_user() -> Path | None:
+    """The folder for state of the XDG Base Directory Specification; a user without a name or home has none."""
     given = os.environ.get("XDG_STATE_HOME", "")
-    return Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+    try:
+        return Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+    except RuntimeError:
+        return None
 
 
 def _is_ours(folder: Path) -> bool:
