@@ -151,20 +151,24 @@ async def test_on_a_private_space_a_link_is_said_to_ask_for_a_login(tmp_path: Pa
 
 async def test_a_cancelled_call_ends_its_code_and_one_that_was_let_go_of_does_not_end(tmp_path: Path) -> None:
     async with toolbox(tmp_path, soft_wait=1) as box:
-        task = asyncio.create_task(call(box, "execute_python_code", code="import time; time.sleep(600)", timeout=600))
-        await asyncio.sleep(0.5)
+        code = "import time; n = open('begun', 'w').close()\ntime.sleep(600)"
+        task = asyncio.create_task(call(box, "execute_python_code", code=code, timeout=600))
+        async with asyncio.timeout(20):
+            while not (await call(box, "list_files")).structured["files"]:  # type: ignore[index]
+                await asyncio.sleep(0.02)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert (await call(box, "execute_python_code", code="print(1)")).texts[0].startswith("1\n")
-        running = await call(box, "execute_python_code", code="import time; time.sleep(2); print('end')")
+        running = await call(box, "execute_python_code", code="import time; time.sleep(1.5); print('end')")
         assert running.structured is not None and running.structured["status"] == "running" and not running.is_error
         task = asyncio.create_task(call(box, "get_execution_result"))
         await asyncio.sleep(0.1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        for _ in range(5):
-            answer = await call(box, "get_execution_result")
+        async with asyncio.timeout(20):
+            while (answer := await call(box, "get_execution_result")).structured["status"] == "running":  # type: ignore[index]
+                pass
         assert answer.texts[0].startswith("end\n")
 
 
