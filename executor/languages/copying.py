@@ -25,6 +25,7 @@ NAME_SECONDS = 4.0
 ALL_SECONDS = 14.0
 """Seconds for all of them; what is left then is lost."""
 CPU_SECONDS = 40
+"""Seconds of a processor for a copy, whatever the guest's objects do about the clock."""
 DEEP = 60_000
 """Recursion limit of a copy: pickle descends into what it stores."""
 DEEP_STACK = 100 * 1024 * 1024

@@ -80,7 +80,7 @@ function stopChildren() {
   }
 }
 
-// The main thread sleeps until `turn` is 1: see State.analyse.
+// The main thread sleeps until `turn` is 1: see Questions.analyse.
 sources.on("message", (texts) => {
   sources.postMessage(texts.map(readSource));
   Atomics.store(turn, 0, 1);

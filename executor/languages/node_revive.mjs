@@ -1,4 +1,4 @@
-// Makes again what node_graph.mjs has described: first every object, then what each of them holds.
+// Makes again what node_encode.mjs has written: first every object, then what each of them holds.
 
 import vm from "node:vm";
 
@@ -20,7 +20,7 @@ function run(source, { cell, line, column }) {
 }
 
 export class Revival {
-  // `nodes` as Graph.encode made them; `made(function, node)` hears of each function with a source.
+  // `nodes` as `encode` made them; `made(function, node)` hears of each function with a source.
   constructor(nodes, made) {
     this.nodes = nodes;
     this.made = made;
@@ -175,7 +175,7 @@ export class Revival {
     for (const entry of node.props) this.define(object, entry);
   }
 
-  // One property as node_graph.mjs wrote it.
+  // One property as node_encode.mjs wrote it.
   define(object, [name, flags, first, second]) {
     const key = typeof name === "number" ? this.objects[name] : name;
     const shared = { enumerable: Boolean(flags & 2), configurable: Boolean(flags & 4) };

@@ -1,7 +1,7 @@
 // Saves what a session's cells have made to a file, and takes it over from one: the names, the folder, the environment.
 //
 // A file is one line of JSON, which the leader reads as well, and what V8's serializer made of one object: values that lead
-// to nothing special as they are, the rest as the nodes of node_graph.mjs. Only an idle session is saved.
+// to nothing special as they are, the rest as the nodes of node_encode.mjs. Only an idle session is saved.
 
 import { Buffer } from "node:buffer";
 import { closeSync, constants, mkdirSync, openSync, readFileSync, renameSync, unlinkSync } from "node:fs";
@@ -18,7 +18,7 @@ import { writeAll } from "./node_output.mjs";
 import { Revival } from "./node_revive.mjs";
 import { plainSize, typeName } from "./node_values.mjs";
 
-const PATIENCE = 10_000; // milliseconds that a saving may take, or the taking over without its imports
+const PATIENCE = 10_000; // milliseconds that a saving may take, or the reading of a state
 const MAX_NAMES = 500;
 const MAX_WORDS = 200; // characters of a name, a type, a reason
 const MAX_HEAD = 250_000; // bytes of the first line

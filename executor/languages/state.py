@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import errno
 import os
 import random
 import sys
@@ -17,7 +18,7 @@ import matplotlib as mpl
 import numpy as np
 
 from executor.languages import openfiles
-from executor.languages.channel import LostName, ProtocolError
+from executor.languages.channel import MAX_PROBLEM, LostName, ProtocolError
 from executor.languages.copying import NAME_SECONDS, alarm, in_copy
 from executor.languages.pickling import StatePickler
 from executor.languages.reasons import bounded, cell_of, reason_of, told_name, type_name
@@ -33,8 +34,8 @@ _NEVER = frozenset(
     | {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__file__"}
 )
 """Names that are the interpreter's whatever they hold."""
-_FULL = frozenset({27, 28, 122})
-"""EFBIG, ENOSPC, EDQUOT: nothing more can be written."""
+_FULL = frozenset({errno.EFBIG, errno.ENOSPC, errno.EDQUOT})
+"""Nothing more can be written."""
 
 
 class State:
@@ -158,7 +159,7 @@ class State:
         try:
             source = Source(self._folder, path)
         except (ProtocolError, OSError) as error:
-            return [], [], bounded(str(error), 500), {}
+            return [], [], bounded(str(error), MAX_PROBLEM), {}
         try:
             loading = Loading(self._standing(), self._folder)
             names, lost, cells = load(source, loading, self._shell.user_ns, self._surroundings)

@@ -20,7 +20,9 @@ from executor.languages.reasons import TooLarge, bounded
 _TRAILER = struct.Struct(">4sIQ")
 _MAGIC = b"PyS1"
 _BUFFER = 1 << 18
+"""Bytes that are written together."""
 _MOST_OF_HEAD = STATE_HEAD - 16_384
+"""Bytes of a head before its names are fewer than there are."""
 _SPARE = 8192
 """Bytes of a head for what is known after the pickles only: versions."""
 
