@@ -18,8 +18,6 @@ from tests.load.scenarios import dying_uploads, idle_connections, killing, sampl
 from tests.load.server import Server
 from tests.load.tally import Tally
 
-_SETTLE_SECONDS = 2.0
-
 
 async def run(plan: Plan, folder: Path) -> Tally:
     """One run, with everything that it started ended, whatever happens."""
@@ -30,7 +28,7 @@ async def run(plan: Plan, folder: Path) -> Tally:
     beside: list[asyncio.Task[None]] = []
     try:
         tally.facts["seconds of the start"] = round(await server.start(), 1)
-        await asyncio.sleep(_SETTLE_SECONDS)
+        await asyncio.sleep(plan.settle)
         if sample := server.sample():
             tally.samples.append(sample)
         if plan.connections:
@@ -54,7 +52,7 @@ async def run(plan: Plan, folder: Path) -> Tally:
                 tally.complain("unexpected", f"{task.get_name()} failed: {error!r}")
         for raw in sockets:
             raw.close()
-        await asyncio.sleep(_SETTLE_SECONDS)
+        await asyncio.sleep(plan.settle)
         if sample := server.sample():
             tally.samples.append(sample)
         if code := await server.stop():
