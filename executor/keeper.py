@@ -32,6 +32,9 @@ SWEEP_EVERY = 5.0
 RETIRE_EVERY = 600.0
 """Seconds between two looks for snapshots that are too old or too many."""
 
+RENEWALS = 10
+"""Times within `RETENTION_DAYS` that the snapshot of a session that is used, but not changed, is renewed."""
+
 PARK_AT_ONCE = 4
 
 UNSAVED = 3
@@ -66,7 +69,7 @@ class Keeper:
         self._places = Places(settings.max_sessions, self.make_room, tasks=tasks, publish=bus.publish)
         self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
         self._retire_at = time.monotonic()
-        self._sweeper = asyncio.create_task(self._sweep_on(), name="session-sweeper")
+        self._sweeper = tasks.own(self._sweep_on())
 
     async def aclose(self, deadline: float) -> None:
         """Park every session within `deadline` seconds, and name those that it did not suffice for."""
@@ -275,8 +278,7 @@ class Keeper:
             snapshot = session.snapshot
             async with snapshot.lock:  # what is being saved now must be seen through, or it ends with the processes
                 pass
-            as_saved = snapshot.dirty_since is None and snapshot.clean and snapshot.taken_at is not None
-            if not as_saved and not await self._snapshots.take(session, parked=True):
+            if not self._is_as_saved(session) and not await self._snapshots.take(session, parked=True):
                 return False
             if not force and (session.busy or session.touched != touched):
                 session.snapshot.clean = False
@@ -286,6 +288,14 @@ class Keeper:
             session.history.clear()
             self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason=reason))
             return True
+
+    def _is_as_saved(self, session: Session) -> bool:
+        """Whether a session's snapshot may stay the newest one when it is parked again."""
+        snapshot = session.snapshot
+        if snapshot.taken_at is None or snapshot.dirty_since is not None or not snapshot.clean:
+            return False
+        # the age of a snapshot is that of its session: one that is only looked at is not to expire
+        return session.last_used - snapshot.taken_at < self._settings.retention_days * 86_400 / RENEWALS
 
     async def _fall(self, session: Session) -> None:
         """A session's processes are gone, unasked: what is left of it is its snapshot, if it has one."""
@@ -366,6 +376,4 @@ class Keeper:
         if self._snapshots is not None and (now >= self._retire_at or self._snapshots.excess()):
             self._retire_at = now + min(RETIRE_EVERY, self._settings.retention_days * 86_400 / 4)
             for session in await self._snapshots.retire():
-                if self.table.remove(session, "expired"):
-                    self._say_closed(session, "expired")
-                    self._quotas.forget(session.owner, session.id)
+                await self.end(session, "expired")

@@ -91,7 +91,7 @@ class Snapshots:
             try:
                 meta = _meta(session, {}, executions=0, parked=False, blank=True)
                 record = await self._store.save(session.id, meta, {}, _no_pieces)
-                if session.ended:  # meanwhile, with its processes
+                if session not in self._table:  # it ended meanwhile, with its processes
                     await self._store.delete(session.id)
             except StoreFailed as error:
                 self._bus.publish(SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error)))
@@ -260,8 +260,8 @@ class Snapshots:
 
     async def retire(self) -> list[Session]:
         """The sessions whose snapshots have just been deleted, as they are too old or too many."""
-        live = {session.id for session in self._table.live()}
-        gone = await self._store.retire(older_than=self._settings.retention_days * 86_400, keep=live)
+        used = {s.id for s in self._table.all() if s.ref is not None or s.busy or s.life.locked()}
+        gone = await self._store.retire(older_than=self._settings.retention_days * 86_400, keep=used)
         known = {session.id: session for session in self._table.all()}
         return [known[session_id] for session_id, _, _ in gone if session_id in known]
 
