@@ -34,6 +34,15 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+def wait_for(*paths: Path, seconds: float = 10) -> None:
+    """Wait until all of them are there. Raises TimeoutError."""
+    until = time.monotonic() + seconds
+    while missing := [path for path in paths if not path.exists()]:
+        if time.monotonic() > until:
+            raise TimeoutError(f"not there after {seconds} s: {missing}")
+        time.sleep(0.01)
+
+
 @dataclass
 class Cell:
     """What one cell gave."""

@@ -66,7 +66,9 @@ def test_a_folder_in_which_no_shell_ran_has_no_state(tmp_path: Path) -> None:
 
 def test_jobs_and_open_files_are_named_as_lost(tmp_path: Path) -> None:
     with shell(tmp_path) as first:
-        first.run("sleep 20 & exec 5>out.txt 7</dev/null; true & x=1; sleep 0.1")
+        first.run(
+            "sleep 20 & exec 5>out.txt 7</dev/null; true & x=1\nwhile [[ $(jobs -r) == *true* ]]; do sleep 0.01; done"
+        )
         first.run(":")
         lost = {item["name"]: (item["type"], item["reason"]) for item in head(tmp_path).lost}
         assert lost == {

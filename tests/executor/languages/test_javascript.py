@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Leader
+from harness import Leader, wait_for
 
 from executor.languages.javascript import JavaScript
 
@@ -224,9 +224,11 @@ def test_a_traceback_names_the_cells_it_passes(node: Leader) -> None:
 
 
 def test_a_timer_outlives_its_cell_and_its_error_is_told_with_its_cells_name(node: Leader) -> None:
-    assert node.run("var ticks = 0; var timer = setInterval(() => ticks++, 5); 'set'").value == "'set'"
-    assert node.run("setTimeout(() => { throw new Error('from one') }, 30); 'ok'").done["status"] == "ok"
-    time.sleep(0.2)
+    tick = "ticks++; if (ticks === 4) fs.writeFileSync('ticked', '')"
+    assert node.run(f"var ticks = 0; var timer = setInterval(() => {{ {tick} }}, 5); 'set'").value == "'set'"
+    thrown = "fs.writeFileSync('thrown', ''); throw new Error('from one')"
+    assert node.run(f"setTimeout(() => {{ {thrown} }}, 30); 'ok'").done["status"] == "ok"
+    wait_for(node.folder / "ticked", node.folder / "thrown")
     cell = node.run("clearInterval(timer); ticks > 3")
     assert cell.value == "true"
     assert cell.done["status"] == "ok"
