@@ -237,7 +237,8 @@ export class State {
   // `roots` without the largest ones, so that what is left is estimated to take at most `most` bytes.
   fit(graph, roots, most, careful, dropped) {
     const weigh = (some) => {
-      const marks = graph.edges.reached(some.flatMap((root) => root.ids));
+      const ids = some.flatMap((root) => root.ids);
+      const marks = ids.length ? graph.edges.reached(ids) : [];
       let sum = some.reduce((total, root) => total + root.name.length + root.size, 0);
       for (let id = 0; id < marks.length; id += 1) if (marks[id] && graph.kinds[id] !== "anchor") sum += graph.sizes[id];
       return sum;
