@@ -1,8 +1,9 @@
 """Backend: the seam between sessions and whatever runs them.
 
-`executor.service` is the only caller. Every call carries plain data, so a backend may sit on another machine; every
-call ends by a deadline of its own, with an ExecutorError where that passes. Executions outlive the request that started
-them: `start` returns as soon as the code is handed over, `attach` may be called any number of times, by anyone.
+Service, keeper, runner, snapshots and installer call it, nobody else. Every call carries plain data, so a backend may
+sit on another machine; every call ends by a deadline of its own, with an ExecutorError where that passes. Executions
+outlive the request that started them: `start` returns as soon as the code is handed over, `attach` may be called any
+number of times, by anyone.
 """
 
 from __future__ import annotations
@@ -78,13 +79,17 @@ ExecutionEvent = OutputChunk | Displayed | Finished
 
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """What a session uses now: bytes of memory (PSS where readable, else resident), of its folder, and counts."""
+    """What a session uses now: bytes of memory (PSS where readable, else resident), of its folder, and counts.
+
+    `background` are those of its processes that are no interpreters: what its code has started.
+    """
 
     memory: int
     processes: int
     threads: int
     folder_bytes: int
     folder_files: int
+    background: int = 0
 
 
 class Backend(Protocol):

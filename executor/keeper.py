@@ -32,6 +32,9 @@ SWEEP_EVERY = 5.0
 RETIRE_EVERY = 600.0
 """Seconds between two looks for snapshots that are too old or too many."""
 
+LOOK_SECONDS = 2.0
+"""Seconds in which a leader must have told what runs in its session."""
+
 RENEWALS = 10
 """Times within `RETENTION_DAYS` that the snapshot of a session that is used, but not changed, is renewed."""
 
@@ -238,26 +241,53 @@ class Keeper:
     async def make_room(self) -> bool:
         """Park the session that is idle longest, or end it where nothing can be parked; False where all are at work.
 
-        One whose variables no snapshot can keep is taken only where there is no other.
+        One whose variables no snapshot can keep is taken only where there is no other, and so is one in which processes
+        run on that its code has started: parking ends them.
         """
         idle = [session for session in self.table.live() if not session.busy and not session.life.locked()]
         idle.sort(key=lambda s: (any(state.problem for state in s.snapshot.states.values()), s.touched))
+        working = []
         for session in idle:
-            if self._snapshots is None:
-                await self.end(session, "evicted")
+            if await self._works_on(session):
+                working.append(session)
+            elif await self._take_place(session):
                 return True
-            if await self._park(session, "room"):
+        for session in working:
+            if await self._take_place(session):
                 return True
         for session in idle:
             if await self._give_up(session):
                 return True
         return False
 
+    async def _take_place(self, session: Session) -> bool:
+        """Park a session for its place, or end it where nothing can be parked; False where it is in use by now."""
+        if session.ref is None or session.busy or session.life.locked():
+            return False
+        if self._snapshots is None:
+            await self.end(session, "evicted")
+            return True
+        return await self._park(session, "room")
+
+    def _is_idle(self, session: Session) -> bool:
+        """Whether nobody has used a session for `PARK_AFTER`."""
+        unused = time.monotonic() - session.touched > self._settings.park_after
+        return unused and not session.busy and not session.life.locked()
+
+    async def _works_on(self, session: Session) -> bool:
+        """Whether processes run in a session, between its cells, that its code has started."""
+        if session.ref is None:
+            return False
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return (await self._backend.stats(session.ref)).background > 0
+        except (ExecutorError, TimeoutError):
+            return False  # what is wrong with it turns up when it is parked
+
     async def _give_up(self, session: Session) -> bool:
         """End the processes of a session that cannot be saved, and that nobody has used for `PARK_AFTER`: else whoever
         sees to it that his cannot be saved would hold its place for ever. Its owner is told."""
-        idle = time.monotonic() - session.touched
-        if session.snapshot.failures < UNSAVED or idle < self._settings.park_after:
+        if session.snapshot.failures < UNSAVED or not self._is_idle(session):
             return False
         async with session.life:
             if session.ref is None or session.busy:
@@ -364,11 +394,9 @@ class Keeper:
     async def _sweep(self) -> None:
         now = time.monotonic()
         for session in self.table.live():
-            if session.busy or session.life.locked():
+            if session.busy or session.life.locked() or await self._is_dead(session):
                 continue
-            if await self._is_dead(session):
-                continue
-            if session.ref is not None and now - session.touched > self._settings.park_after:
+            if self._is_idle(session) and not await self._works_on(session) and self._is_idle(session):
                 if self._snapshots is None:
                     await self.end(session, "expired")
                 else:

@@ -174,7 +174,13 @@ class Guard:
         usage = self._confinement.meter.read()
         shares = [self._share(pid) for pid in self._tree.members()]
         memory = sum(shares) if all(shares) else usage.memory
-        return {"memory": memory, "processes": usage.processes, "threads": usage.threads}
+        background = sum(self._is_alive(pid) for pid in self._others())
+        return {
+            "memory": memory,
+            "processes": usage.processes,
+            "threads": usage.threads,
+            "background": background,
+        }
 
     # Ends
 
@@ -233,10 +239,17 @@ class Guard:
         return 0
 
     def _born(self, pid: int) -> float:
+        fields = self._stat(pid)
+        return int(fields[19]) * _TICK if len(fields) > 19 else 0.0
+
+    def _is_alive(self, pid: int) -> bool:
+        return self._stat(pid)[:1] not in ([], [b"Z"], [b"X"])
+
+    def _stat(self, pid: int) -> list[bytes]:
+        """What /proc/pid/stat says after the name, from the state on; nothing where the process is gone."""
         stat = self._tree.read(f"{pid}/stat", 4096)
         # the name in parentheses may hold anything, the last one closes it
-        fields = stat[stat.rfind(b")") + 2 :].split()
-        return int(fields[19]) * _TICK if len(fields) > 19 else 0.0
+        return stat[stat.rfind(b")") + 2 :].split()
 
 
 def kill_orphans(keep: set[int]) -> None:

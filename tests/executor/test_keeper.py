@@ -45,3 +45,31 @@ async def test_a_session_that_is_only_looked_at_is_used_and_does_not_expire(sett
         assert [info.path for info in await executor.list_files(first.session_id, **A)] == ["f"]
         await parked(executor)
         assert executor.session(first.session_id, **A).snapshot_at > saved + 6
+
+
+@pytest.mark.parametrize("snapshots", [True, False])
+async def test_a_session_in_which_something_runs_on_counts_as_idle_only_when_that_has_ended(settings, snapshots):
+    async with Executor(settings(park_after=1, snapshots=snapshots)) as executor:
+        b = {"owner": "b", "conversation": "1"}
+        await run(executor, "sleep 60 &", "bash", **A)
+        # one that has ended, and that nobody has waited for, does not count
+        await run(executor, "import subprocess; ended = subprocess.Popen(['true'])", **b)
+        await until(lambda: [session for session in executor.list_sessions(**b) if session.state == "live"] == [])
+        await asyncio.sleep(1)
+        assert [session.state for session in executor.list_sessions(**A)] == ["live"]
+        assert (await run(executor, "kill %1 && wait", "bash", **A)).status in ("ok", "error")
+        await until(lambda: [session for session in executor.list_sessions(**A) if session.state == "live"] == [])
+
+
+async def test_a_session_in_which_something_runs_on_makes_room_after_all_others(settings):
+    async with Executor(settings(max_sessions=2)) as executor:
+        await run(executor, "sleep 60 & x=1", "bash", **A)
+        await run(executor, "x = 1", owner="b", conversation="1")
+        await run(executor, "x = 1", owner="c", conversation="1")
+        states = {owner: executor.list_sessions(owner=owner, conversation="1")[0].state for owner in "abc"}
+        assert states == {"a": "live", "b": "parked", "c": "live"}
+        await run(executor, "sleep 60 & x=1", "bash", owner="c", conversation="1")
+        await run(executor, "x = 1", owner="d", conversation="1")
+        assert executor.list_sessions(**A)[0].state == "parked"
+        told = " ".join((await run(executor, "echo $x", "bash", **A)).notices)
+        assert "running in the background: sleep 60" in told
