@@ -1,13 +1,13 @@
 """Places: how many sessions may live at once, and who gets the next place.
 
-How the keeper uses it, instead of `SessionTable.reserve` and `release`:
+How the keeper uses it:
 
-    places = Places(settings.max_sessions, self._park_one, tasks=tasks, publish=bus.publish)
+    places = Places(settings.max_sessions, self.make_room, tasks=tasks, publish=bus.publish)
     await places.acquire(owner, time.monotonic() + settings.queue_wait)   # before a session is made or restored
     places.release()                  # once for each acquire: it was parked, closed or died, or was not made after all
     places.look_again()               # a session became idle (its last run ended), so that now one could be parked
 
-`_park_one() -> bool` parks the session that is idle longest, which ends with `release()` as every end of a session
+`make_room() -> bool` parks the session that can best be spared, which ends with `release()` as every end of a session
 does, and says whether there was one. It returns True only after that `release()`. Sessions that are being parked must
 not be picked twice: up to four are parked at a time. A session that was only found again after a restart, parked, holds
 no place.

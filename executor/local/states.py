@@ -55,9 +55,8 @@ class States:
         self._good: dict[Language, State] = {}
         self._changed: dict[Language, int] = {}
         self._saving: Saving | None = None
-        self._restoring: dict[
-            int, tuple[Language, float]
-        ] = {}  # pid of a worker that takes a state over, and until when
+        # by pid of a worker: what it takes over, and until when
+        self._restoring: dict[int, tuple[Language, float]] = {}
         self._awaited: tuple[Language, Reply] | None = None
         self._notices: list[str] = []
 
@@ -238,7 +237,8 @@ class States:
         seconds = time.monotonic() - state.at
         said = f"Its variables come back {after}, saved {seconds:.0f} s ago: {_names(state.head.names)}."
         if state.head.lost:
-            said += f" {_lost(state.head.lost)[:1].upper()}{_lost(state.head.lost)[1:]}"
+            lost = _lost(state.head.lost)
+            said += f" {lost[:1].upper()}{lost[1:]}"
         return said
 
     def notices(self) -> list[str]:
