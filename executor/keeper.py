@@ -352,10 +352,9 @@ class Keeper:
         if (ref := session.ref) is None:
             return
         session.ref = None
-        try:
-            await self._backend.close(ref)
-        finally:
-            self._places.release()
+        # before its processes have ended: they do so within tens of milliseconds, which nobody need wait for
+        self._places.release()
+        await self._backend.close(ref)
 
     # Ending
 
