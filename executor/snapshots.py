@@ -336,7 +336,7 @@ def _session_of(record: Record, settings: Settings) -> Session | None:
                 executions=int(meta["executions"]),
                 states=states,
                 clean=bool(meta["parked"]),
-                blank=bool(meta["blank"]),
+                blank=bool(meta.get("blank", False)),
             ),
         )
     except (KeyError, TypeError, ValueError):

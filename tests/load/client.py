@@ -55,6 +55,7 @@ class Client:
 
     async def run(self, until: float) -> None:
         """All its life: connecting again whenever the server was killed."""
+        await asyncio.sleep(self._chance.uniform(0, self._plan.ramp))
         while True:
             await self._server.up.wait()
             life = self._server.life

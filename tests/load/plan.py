@@ -19,6 +19,8 @@ class Plan:
     max_sessions: int = 8
     pause: float = 0.5
     """Mean of the pauses between two cells of a client; one in ten is ten times as long."""
+    ramp: float = 0.0
+    """Time in which the clients arrive."""
     payload_kb: int = 64
     """Size of the variable that every stateful cell replaces and the next one checks."""
     kill_every: float = 0.0
@@ -43,6 +45,7 @@ def parse(arguments: list[str]) -> Plan:
     parser.add_argument("--minutes", type=_between(float, 0.01, MAX_MINUTES), default=2.0)
     parser.add_argument("--max-sessions", type=_between(int, 1, 1_000), default=8, help="MAX_SESSIONS of the server")
     parser.add_argument("--pause", type=_between(float, 0.0, 60.0), default=0.5, help="mean pause of a client, seconds")
+    parser.add_argument("--ramp", type=_between(float, 0.0, 600.0), default=0.0, help="seconds in which clients arrive")
     parser.add_argument("--payload-kb", type=_between(int, 0, 16_384), default=64, help="state of a session, kB")
     parser.add_argument("--kill-every", type=_between(float, 0.0, 3600.0), default=0.0, help="SIGKILL of the server, s")
     parser.add_argument("--kills", type=_between(int, 0, 1_000), default=0, help="at most so many")
