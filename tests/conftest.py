@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 
 import pytest
 
@@ -12,6 +13,9 @@ def pytest_configure() -> None:
         if fd > 2:
             with contextlib.suppress(OSError):
                 os.set_inheritable(fd, False)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # so a shell starts what it puts into the background, and every process that tests interrupt would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
