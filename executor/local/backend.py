@@ -22,10 +22,12 @@ from executor.local.connection import Connection
 from executor.local.journal import Journal
 from executor.local.launcher import Launched, Launcher
 from executor.local.paths import SESSIONS
+from executor.local.removal import remove_tree
 from executor.local.report import file_from, state_from, tree_from
 from executor.packages.report import Ecosystem
 from executor.results import FileInfo, Language, LanguageState
 from executor.sandbox import identity
+from executor.sandbox.namespaces import VIEW
 from executor.sandbox.paths import must_be_hidden
 from executor.sandbox.report import SandboxReport
 from executor.settings import Settings
@@ -72,8 +74,16 @@ class LocalBackend:
     def _prepare_state(self) -> None:
         # a session of its own uid must get through to its folder, but see no other's name
         self._state.chmod(0o711)
-        if self._sessions.exists():
-            shutil.rmtree(self._sessions, ignore_errors=True)
+        for view in self._state.glob(f"{VIEW}*"):
+            if not Path("/proc", view.name.removeprefix(VIEW)).exists():
+                with contextlib.suppress(OSError):
+                    view.rmdir()
+        # a server before us that was killed may have leaders that end only now: theirs is out of the way, and goes
+        former = self._sessions.with_name(f"{SESSIONS}.former")
+        remove_tree(str(former))
+        with contextlib.suppress(FileNotFoundError):
+            self._sessions.rename(former)
+            remove_tree(str(former))
         self._sessions.mkdir(mode=0o711, parents=True)
 
     # Backend

@@ -100,6 +100,8 @@ class _Zygote:
         self._settings = settings
         self._sandbox = sandbox
         self._journal = Journal.open(settings.cell_journal)
+        # held, so that its number cannot become another's
+        self._sessions = os.open(f"{settings.work_dir}/{SESSIONS}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._places = count()
         self._temporary = temporary
         self._numbers: dict[int, int] = {}  # pid of a leader to its number
@@ -152,6 +154,7 @@ class _Zygote:
         pid = kernel.plain_fork()
         if pid == 0:
             self._control.close()
+            os.close(self._sessions)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
@@ -192,7 +195,9 @@ class _Zygote:
         kill_orphans(set())
         state = self._settings.work_dir
         # never the whole state folder at once: what is mounted in it, in our namespace, is the host's own
-        for name in [SESSIONS, *(WARMED if self._temporary else ())]:
+        if self._has_folder():
+            remove_tree(f"{state}/{SESSIONS}")
+        for name in WARMED if self._temporary else ():
             remove_tree(f"{state}/{name}")
         if self._sandbox.view is not None:
             self._sandbox.view.close()
@@ -200,6 +205,14 @@ class _Zygote:
             with contextlib.suppress(OSError):
                 os.rmdir(state)
         os._exit(0)
+
+    def _has_folder(self) -> bool:
+        """Whether the folder of sessions is still ours: the next server may have begun in the same place by now."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(
+                os.stat(f"{self._settings.work_dir}/{SESSIONS}", follow_symlinks=False), os.fstat(self._sessions)
+            )
+        return False
 
 
 def _programs(folder: Path, settings: Settings) -> dict[Language, Program]:

@@ -85,13 +85,15 @@ class Sandbox:
         """Make ready, in a process with one thread. `state`: the folder of all sessions; `extra`: more to read and run.
 
         The process then is in a mount namespace of its own (and in a user namespace where it may not mount), with the
-        same root; never delete `state` from there, its `.view` holds mounts. Raises SettingsError where `state` would
+        same root; never delete `state` from there, its `.view-…` holds mounts. Raises SettingsError where `state` would
         be readable.
         """
         if not LINUX:
             return cls(limits, layers or Layers(), [], [], None)
         grants, links = paths.readable(extra, secret=[state])
-        return cls(limits, layers or Layers(), grants, links, f"{os.path.realpath(state)}/.view")
+        return cls(
+            limits, layers or Layers(), grants, links, f"{os.path.realpath(state)}/{namespaces.VIEW}{os.getpid()}"
+        )
 
     def without(self, **off: bool) -> None:
         """Turn layers off that the probe found not to hold: `namespaces=False`, `own_user=False`, ..."""

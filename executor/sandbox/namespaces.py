@@ -58,6 +58,11 @@ def unshare(flags: int) -> None:
     syscall(_UNSHARE, flags)
 
 
+VIEW: Final = ".view-"
+"""Start of a view's name; its process's id follows. Two never share one: giving one free takes away what another has
+mounted there, whatever its namespace."""
+
+
 class View:
     """A small root, built once in the zygote at `scratch`; `why` says what went wrong where it could not be."""
 

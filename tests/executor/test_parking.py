@@ -205,9 +205,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("when", ["during", "after"])
-async def test_killed_before_its_first_snapshot_a_session_is_found_again_and_told_that_it_is_empty(
-    settings, when, tmp_path
-):
+async def test_killed_before_its_first_snapshot_a_session_is_found_again_and_told_that_it_is_empty(settings, when):
     chosen = settings(snapshot_after=3600.0, snapshot_every=3600.0, max_sessions=1)
     given = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
     server = await asyncio.create_subprocess_exec(
@@ -215,8 +213,7 @@ async def test_killed_before_its_first_snapshot_a_session_is_found_again_and_tol
     )
     async with asyncio.timeout(40):
         printed, _ = await server.communicate()
-    # the killed server's processes clear up its own folder
-    async with Executor(dataclasses.replace(chosen, work_dir=str(tmp_path / "work"))) as executor:
+    async with Executor(chosen) as executor:
         a = {"owner": "a", "conversation": "1"}
         assert [session.id for session in executor.list_sessions(**a)] == [printed.decode().strip()]
         assert executor.list_sessions(**a)[0].snapshot_at is None
