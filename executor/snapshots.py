@@ -1,4 +1,4 @@
-"""Snapshots: when a session is saved, what its snapshot says about it, and how a session comes back from one.
+"""Snapshots: when a session is saved, and how it comes back from what was saved.
 
 A session is saved when it has been idle for `SNAPSHOT_AFTER` seconds after a change, and one that is never idle between
 two of its cells, `SNAPSHOT_EVERY` seconds after its last snapshot: a cell then waits for no more than the fork in which
@@ -8,23 +8,21 @@ its interpreter copies itself. The interpreters write and read their states insi
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
+from executor import account
 from executor.backend import Backend, SessionRef
 from executor.cells import Cells
 from executor.errors import Busy, ExecutorError, NoSnapshot, StoreFailed
 from executor.events import Bus, Fault, SnapshotFailed, SnapshotTaken
-from executor.packages.shelf import Shelf
-from executor.results import LANGUAGES, ExecutionResult, HistoryEntry, LanguageState, Lost
-from executor.sessions import Session, SessionTable, SnapshotState, history_of
+from executor.results import LANGUAGES, HistoryEntry, LanguageState
+from executor.sessions import Session, SessionTable, SnapshotState
 from executor.settings import Settings
-from executor.store import Record, Snapshot, Store
+from executor.store import Record, Store
 from executor.tasks import Tasks
 
 LOOK_EVERY = 0.25
@@ -63,7 +61,7 @@ class Snapshots:
     async def open(self) -> None:
         """Find the sessions of former servers again. Raises StoreFailed where there can be no store."""
         for record in await self._store.open():
-            session = _session_of(record, self._settings)
+            session = account.session_of(record, self._settings)
             if session is None:
                 self._bus.publish(Fault(where="store", detail="a snapshot says nothing useful about its session"))
                 continue
@@ -89,7 +87,7 @@ class Snapshots:
             if session.ended or snapshot.taken_at is not None:
                 return
             try:
-                meta = _meta(session, {}, executions=0, parked=False, blank=True)
+                meta = account.meta_of(session, {}, executions=0, parked=False, blank=True)
                 record = await self._store.save(session.id, meta, {}, _no_pieces)
                 if session not in self._table:  # it ended meanwhile, with its processes
                     await self._store.delete(session.id)
@@ -146,8 +144,8 @@ class Snapshots:
             raise
         found = {**session.snapshot.states, **{state.language: state for state in states}}
         tree = await self._backend.tree(ref)
-        meta = _meta(session, found, executions=executions, parked=parked)
-        history = await asyncio.to_thread(_history_bytes, list(session.history))
+        meta = account.meta_of(session, found, executions=executions, parked=parked)
+        history = await asyncio.to_thread(account.history_bytes, list(session.history))
         record = await self._store.save(
             session.id, meta, tree, lambda paths: self._backend.pack(ref, paths), history=history
         )
@@ -228,8 +226,8 @@ class Snapshots:
         wanted = [language for language in LANGUAGES if language in session.snapshot.states]
         states = await self._backend.restore(ref, wanted, session.numbers)
         if not session.history:
-            session.history.extend(_history_from(history))
-        said = _told(session, snapshot, states)
+            session.history.extend(account.history_from(history))
+        said = account.told(session, snapshot, states)
         for state in states:
             known = session.snapshot.states.get(state.language)
             lost = {(name.name, name.type): name for name in (*(known.lost if known else ()), *state.lost)}
@@ -245,7 +243,7 @@ class Snapshots:
         except NoSnapshot:
             return []
         await parcel.aclose()
-        return _history_from(history)
+        return account.history_from(history)
 
     # Forgetting
 
@@ -275,143 +273,3 @@ async def _no_pieces(paths: list[str]) -> AsyncIterator[bytes]:
     """The parcel of nothing."""
     for _ in paths:
         yield b""
-
-
-def _meta(
-    session: Session, states: Mapping[Any, LanguageState], *, executions: int, parked: bool, blank: bool = False
-) -> dict[str, Any]:
-    return {
-        "owner": session.owner,
-        "conversation": session.conversation,
-        "own": session.own,
-        "created_at": session.created_at,
-        "last_used": session.last_used,
-        "executions": executions,
-        "numbers": dict(session.numbers),
-        "packages": {language: shelf.to_json() for language, shelf in session.packages.items()},
-        "parked": parked,
-        "blank": blank,
-        "states": [
-            {
-                "language": state.language,
-                "names": list(state.names),
-                "lost": [[lost.name, lost.type, lost.reason, lost.cell] for lost in state.lost],
-                "problem": state.problem,
-            }
-            for state in states.values()
-        ],
-    }
-
-
-def _session_of(record: Record, settings: Settings) -> Session | None:
-    """The parked session that a snapshot tells of; None where it makes no sense."""
-    meta = record.meta
-    try:
-        states = {
-            state["language"]: LanguageState(
-                state["language"],
-                tuple(state["names"]),
-                tuple(Lost(name, kind, why, state["language"], cell) for name, kind, why, cell in state["lost"]),
-                state["problem"],
-            )
-            for state in meta["states"]
-        }
-        return Session(
-            id=record.session_id,
-            owner=meta["owner"],
-            conversation=meta["conversation"],
-            own=meta["own"],
-            ref=None,
-            history=history_of(settings),
-            created_at=float(meta["created_at"]),
-            last_used=float(meta["last_used"]),
-            executions=int(meta["executions"]),
-            numbers={language: int(number) for language, number in meta["numbers"].items()},
-            packages={
-                language: Shelf.from_json(language, shelf) for language, shelf in meta.get("packages", {}).items()
-            },
-            snapshot=SnapshotState(
-                taken_at=record.taken_at,
-                bytes=record.bytes,
-                executions=int(meta["executions"]),
-                states=states,
-                clean=bool(meta["parked"]),
-                blank=bool(meta.get("blank", False)),
-            ),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> list[str]:
-    """What the next result says about a session that came back."""
-    if session.snapshot.blank:
-        return [
-            "Session restored empty: its process or the server ended unexpectedly before anything of it was saved. "
-            "Variables and files that it had are lost, and nothing was run again: run the cells again."
-        ]
-    said = []
-    when = time.strftime("%H:%M:%S UTC", time.gmtime(snapshot.taken_at))
-    if session.snapshot.clean:
-        said.append("Session restored, it was parked.")
-    else:
-        said.append(
-            f"Session restored as it was at {when}, after {session.snapshot.executions} executions: its process or the "
-            "server ended unexpectedly. What ran later is lost and was not run again."
-        )
-    for state in states:
-        prefix = "" if state.language == "python" else f"{state.language}: "
-        if state.problem:
-            said.append(f"{prefix or 'python: '}its variables are lost: {state.problem}")
-            continue
-        parts = []
-        if state.names:
-            parts.append(f"restored: {_few(list(state.names))}")
-        known = session.snapshot.states.get(state.language)
-        lost = {name.name: name for name in (*(known.lost if known else ()), *state.lost)}
-        if lost:
-            parts.append(f"lost: {_few([_lost(name) for name in lost.values()])}")
-        if parts:
-            said.append(prefix + "; ".join(parts) + ".")
-    if snapshot.damaged:
-        said.append(f"Files that could not be read from the snapshot: {_few(snapshot.damaged)}.")
-    return [" ".join(said)]
-
-
-def _lost(name: Lost) -> str:
-    again = f": run cell {name.cell} again" if name.cell else ""
-    return f"{name.name} ({name.reason}){again}"
-
-
-def _few(texts: list[str], most: int = 30) -> str:
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
-
-
-def _history_bytes(history: list[HistoryEntry]) -> bytes:
-    return json.dumps(
-        [
-            {
-                "code": entry.code,
-                "language": entry.language,
-                "timestamp": entry.timestamp,
-                "result": entry.result.to_json(),
-            }
-            for entry in history
-        ]
-    ).encode()
-
-
-def _history_from(data: bytes) -> list[HistoryEntry]:
-    try:
-        return [
-            HistoryEntry(
-                code=entry["code"],
-                language=entry["language"],
-                timestamp=entry["timestamp"],
-                result=ExecutionResult.from_json(entry["result"]),
-            )
-            for entry in json.loads(data or b"[]")
-        ]
-    except (ValueError, KeyError, TypeError):
-        return []

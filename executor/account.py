@@ -1,0 +1,157 @@
+"""Account: what a snapshot says about its session, beside its state and files, and what is told when it comes back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from executor.packages.shelf import Shelf
+from executor.results import ExecutionResult, HistoryEntry, LanguageState, Lost
+from executor.sessions import Session, SnapshotState, history_of
+from executor.settings import Settings
+from executor.store import Record, Snapshot
+
+
+def meta_of(
+    session: Session, states: Mapping[Any, LanguageState], *, executions: int, parked: bool, blank: bool = False
+) -> dict[str, Any]:
+    """What is stored beside a snapshot; `blank` where nothing but the session's existence is saved."""
+    return {
+        "owner": session.owner,
+        "conversation": session.conversation,
+        "own": session.own,
+        "created_at": session.created_at,
+        "last_used": session.last_used,
+        "executions": executions,
+        "numbers": dict(session.numbers),
+        "packages": {language: shelf.to_json() for language, shelf in session.packages.items()},
+        "parked": parked,
+        "blank": blank,
+        "states": [
+            {
+                "language": state.language,
+                "names": list(state.names),
+                "lost": [[lost.name, lost.type, lost.reason, lost.cell] for lost in state.lost],
+                "problem": state.problem,
+            }
+            for state in states.values()
+        ],
+    }
+
+
+def session_of(record: Record, settings: Settings) -> Session | None:
+    """The parked session that a snapshot tells of; None where it makes no sense."""
+    meta = record.meta
+    try:
+        states = {
+            state["language"]: LanguageState(
+                state["language"],
+                tuple(state["names"]),
+                tuple(Lost(name, kind, why, state["language"], cell) for name, kind, why, cell in state["lost"]),
+                state["problem"],
+            )
+            for state in meta["states"]
+        }
+        return Session(
+            id=record.session_id,
+            owner=meta["owner"],
+            conversation=meta["conversation"],
+            own=meta["own"],
+            ref=None,
+            history=history_of(settings),
+            created_at=float(meta["created_at"]),
+            last_used=float(meta["last_used"]),
+            executions=int(meta["executions"]),
+            numbers={language: int(number) for language, number in meta["numbers"].items()},
+            packages={
+                language: Shelf.from_json(language, shelf) for language, shelf in meta.get("packages", {}).items()
+            },
+            snapshot=SnapshotState(
+                taken_at=record.taken_at,
+                bytes=record.bytes,
+                executions=int(meta["executions"]),
+                states=states,
+                clean=bool(meta["parked"]),
+                blank=bool(meta.get("blank", False)),
+            ),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> list[str]:
+    """What the next result says about a session that came back."""
+    if session.snapshot.blank:
+        return [
+            "Session restored empty: its process or the server ended unexpectedly before anything of it was saved. "
+            "Variables and files that it had are lost, and nothing was run again: run the cells again."
+        ]
+    said = []
+    when = time.strftime("%H:%M:%S UTC", time.gmtime(snapshot.taken_at))
+    if session.snapshot.clean:
+        said.append("Session restored, it was parked.")
+    else:
+        said.append(
+            f"Session restored as it was at {when}, after {session.snapshot.executions} executions: its process or the "
+            "server ended unexpectedly. What ran later is lost and was not run again."
+        )
+    for state in states:
+        prefix = "" if state.language == "python" else f"{state.language}: "
+        if state.problem:
+            said.append(f"{prefix or 'python: '}its variables are lost: {state.problem}")
+            continue
+        parts = []
+        if state.names:
+            parts.append(f"restored: {_few(list(state.names))}")
+        known = session.snapshot.states.get(state.language)
+        lost = {name.name: name for name in (*(known.lost if known else ()), *state.lost)}
+        if lost:
+            parts.append(f"lost: {_few([_lost(name) for name in lost.values()])}")
+        if parts:
+            said.append(prefix + "; ".join(parts) + ".")
+    if snapshot.damaged:
+        said.append(f"Files that could not be read from the snapshot: {_few(snapshot.damaged)}.")
+    return [" ".join(said)]
+
+
+def _lost(name: Lost) -> str:
+    again = f": run cell {name.cell} again" if name.cell else ""
+    return f"{name.name} ({name.reason}){again}"
+
+
+def _few(texts: list[str], most: int = 30) -> str:
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def history_bytes(history: list[HistoryEntry]) -> bytes:
+    """What ran, as it is stored."""
+    return json.dumps(
+        [
+            {
+                "code": entry.code,
+                "language": entry.language,
+                "timestamp": entry.timestamp,
+                "result": entry.result.to_json(),
+            }
+            for entry in history
+        ]
+    ).encode()
+
+
+def history_from(data: bytes) -> list[HistoryEntry]:
+    """What ran; nothing where what was stored cannot be read."""
+    try:
+        return [
+            HistoryEntry(
+                code=entry["code"],
+                language=entry["language"],
+                timestamp=entry["timestamp"],
+                result=ExecutionResult.from_json(entry["result"]),
+            )
+            for entry in json.loads(data or b"[]")
+        ]
+    except (ValueError, KeyError, TypeError):
+        return []
