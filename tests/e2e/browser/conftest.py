@@ -42,7 +42,7 @@ Opener = Callable[..., Page]
 
 @pytest.fixture
 def opener(browser: Browser, page_space: RunningSpace) -> Iterator[Opener]:
-    """Opens pages, each in a context of its own: `opener(path="/", errors_expected=False, **context_options)`."""
+    """Opens pages, each in a context of its own: `opener(path="/", errors_expected=False, script="", **options)`."""
     opened: list[Page] = []
     complaints: list[str] = []
 

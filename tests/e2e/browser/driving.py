@@ -14,11 +14,15 @@ WAIT = 30_000
 expect.set_options(timeout=WAIT)
 
 
-def open_page(browser: Browser, url: str, complaints: list[str], **options: Any) -> Page:
-    """The page in a context of its own, ready to run code; errors of its console go to `complaints`."""
+def open_page(browser: Browser, url: str, complaints: list[str], *, script: str = "", **options: Any) -> Page:
+    """The page in a context of its own, ready to run code; errors of its console go to `complaints`.
+
+    `script` runs before any of the page's own.
+    """
     context = browser.new_context(**options)
     context.set_default_timeout(WAIT)
     page = context.new_page()
+    page.add_init_script(script)
 
     def hear(message: ConsoleMessage) -> None:
         if message.type == "error":

@@ -34,11 +34,7 @@ window.fetch = async (input, options) => {
 @pytest.fixture
 def slow(opener: Opener) -> Page:
     """A page that hears of its stream's end only a while after it has ended."""
-    page = opener()
-    page.add_init_script(HOLD.replace("MILLISECONDS", "1500"))
-    page.reload()
-    expect(page.locator("#run")).to_be_enabled()
-    return page
+    return opener(script=HOLD.replace("MILLISECONDS", "1500"))
 
 
 def test_what_is_pressed_while_the_stream_closes_is_answered(slow: Page) -> None:
