@@ -52,6 +52,7 @@ async def run(plan: Plan, folder: Path) -> Tally:
                 tally.complain("unexpected", f"{task.get_name()} failed: {error!r}")
         for raw in sockets:
             raw.close()
+        beside[0].cancel()  # the sampling: the last sample is of a server at rest, not of one that ends
         await asyncio.sleep(plan.settle)
         if sample := server.sample():
             tally.samples.append(sample)
