@@ -1,4 +1,4 @@
-"""Keeper: opens sessions, finds them for their owners, parks and wakes them, and ends them when their time has come.
+"""Keeper: opens sessions, finds them for their owners, wakes them, and has them parked when their time has come.
 
 A session lives (it has processes) or is parked (it has a snapshot). Whoever needs it live says so by `use` and the
 like: while that lasts it is not parked. With snapshots switched off, or no store to keep them in, sessions end instead.
@@ -11,15 +11,15 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from executor.backend import Backend, SessionSpec
-from executor.errors import ExecutorError, SandboxTooWeak, StoreFailed
-from executor.events import Bus, Fault, SessionClosed, SessionOpened, SessionParked, SessionRestored
-from executor.places import Places
+from executor.errors import ExecutorError, SandboxTooWeak
+from executor.events import Bus, Fault, SessionOpened, SessionRestored
+from executor.parking import Parking
 from executor.quotas import Quotas
 from executor.sandbox.report import SandboxReport
-from executor.sessions import EndReason, Session, SessionTable, history_of, new_id
+from executor.sessions import Session, SessionTable, history_of, new_id
 from executor.settings import Settings
 from executor.tasks import Tasks
 
@@ -31,19 +31,6 @@ SWEEP_EVERY = 5.0
 
 RETIRE_EVERY = 600.0
 """Seconds between two looks for snapshots that are too old or too many."""
-
-LOOK_SECONDS = 2.0
-"""Seconds in which a leader must have told what runs in its session."""
-
-RENEWALS = 10
-"""Times within `RETENTION_DAYS` that the snapshot of a session that is used, but not changed, is renewed."""
-
-PARK_AT_ONCE = 4
-
-UNSAVED = 3
-"""Failed tries in a row after which a session counts as one that cannot be saved."""
-
-ParkReason = Literal["idle", "room", "shutdown"]
 
 
 class Keeper:
@@ -60,6 +47,7 @@ class Keeper:
         quotas: Quotas,
         bus: Bus,
         tasks: Tasks,
+        parking: Parking,
     ) -> None:
         self.table = table
         self._settings = settings
@@ -69,36 +57,16 @@ class Keeper:
         self._quotas = quotas
         self._bus = bus
         self._tasks = tasks
-        self._places = Places(settings.max_sessions, self.make_room, tasks=tasks, publish=bus.publish)
+        self._parking = parking
+        self._places = parking.places
         self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
         self._retire_at = time.monotonic()
         self._sweeper = tasks.own(self._sweep_on())
 
     async def aclose(self, deadline: float) -> None:
-        """Park every session within `deadline` seconds, and name those that it did not suffice for."""
+        """Park every session within `deadline` seconds."""
         self._sweeper.cancel()
-        live = self.table.live()
-        if self._snapshots is not None:
-            few = asyncio.Semaphore(PARK_AT_ONCE)
-
-            async def park(session: Session) -> None:
-                async with few:
-                    await self._park(session, "shutdown", force=True)
-
-            tasks = {self._tasks.own(park(session)): session for session in live}
-            if tasks:
-                _, late = await asyncio.wait(tasks, timeout=deadline)
-                for task in late:
-                    task.cancel()
-                    self._bus.publish(
-                        Fault(
-                            where="shutdown",
-                            detail=f"session {tasks[task].id} was not saved within {deadline:g} s: it is as of its "
-                            "last snapshot, or lost where it had none",
-                        )
-                    )
-        for session in self.table.live():
-            self._say_closed(session, "shutdown")
+        await self._parking.park_all(deadline)
 
     # Finding, and having it live
 
@@ -156,7 +124,7 @@ class Keeper:
             if session.ref is not None:
                 if self._backend.alive(session.ref):
                     return
-                await self._fall(session)
+                await self._parking.fall(session)
             self.table.find(session.id, session.owner, session.conversation)
             assert self._snapshots is not None, "only snapshots leave a session without processes"
             self._must_hold()
@@ -219,7 +187,7 @@ class Keeper:
         for session in idle:
             if self._snapshots is None or not self._quotas.excess_memory(owner):
                 break
-            await self._park(session, "room")
+            await self._parking.park(session, "room")
         self._quotas.admit_memory(owner)
 
     def _must_hold(self) -> None:
@@ -236,151 +204,13 @@ class Keeper:
                 "Nothing is executed. Start as an ordinary user."
             )
 
-    # Parking
-
-    async def make_room(self) -> bool:
-        """Park the session that is idle longest, or end it where nothing can be parked; False where all are at work.
-
-        One whose variables no snapshot can keep is taken only where there is no other, and so is one in which processes
-        run on that its code has started: parking ends them.
-        """
-        idle = [session for session in self.table.live() if not session.busy and not session.life.locked()]
-        idle.sort(key=lambda s: (any(state.problem for state in s.snapshot.states.values()), s.touched))
-        working = []
-        for session in idle:
-            if await self._works_on(session):
-                working.append(session)
-            elif await self._take_place(session):
-                return True
-        for session in working:
-            if await self._take_place(session):
-                return True
-        for session in idle:
-            if await self._give_up(session):
-                return True
-        return False
-
-    async def _take_place(self, session: Session) -> bool:
-        """Park a session for its place, or end it where nothing can be parked; False where it is in use by now."""
-        if session.ref is None or session.busy or session.life.locked():
-            return False
-        if self._snapshots is None:
-            await self.end(session, "evicted")
-            return True
-        return await self._park(session, "room")
-
-    def _is_idle(self, session: Session) -> bool:
-        """Whether nobody has used a session for `PARK_AFTER`."""
-        unused = time.monotonic() - session.touched > self._settings.park_after
-        return unused and not session.busy and not session.life.locked()
-
-    async def _works_on(self, session: Session) -> bool:
-        """Whether processes run in a session, between its cells, that its code has started."""
-        if session.ref is None:
-            return False
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                return (await self._backend.stats(session.ref)).background > 0
-        except (ExecutorError, TimeoutError):
-            return False  # what is wrong with it turns up when it is parked
-
-    async def _give_up(self, session: Session) -> bool:
-        """End the processes of a session that cannot be saved, and that nobody has used for `PARK_AFTER`: else whoever
-        sees to it that his cannot be saved would hold its place for ever. Its owner is told."""
-        if session.snapshot.failures < UNSAVED or not self._is_idle(session):
-            return False
-        async with session.life:
-            if session.ref is None or session.busy:
-                return False
-            await self._fall(session)
-            return True
-
-    async def _park(self, session: Session, reason: ParkReason, *, force: bool = False) -> bool:
-        """Save a session and end its processes; False where it is wanted meanwhile, or cannot be saved."""
-        assert self._snapshots is not None
-        async with session.life:
-            if session.ref is None or session.ended or (session.busy and not force):
-                return False
-            if not self._backend.alive(session.ref):
-                await self._fall(session)
-                return True
-            touched = session.touched
-            snapshot = session.snapshot
-            async with snapshot.lock:  # what is being saved now must be seen through, or it ends with the processes
-                pass
-            if not self._is_as_saved(session) and not await self._snapshots.take(session, parked=True):
-                return False
-            if not force and (session.busy or session.touched != touched):
-                session.snapshot.clean = False
-                return False
-            await self._close_backend(session)
-            self._quotas.parked(session.owner, session.id)
-            session.history.clear()
-            self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason=reason))
-            return True
-
-    def _is_as_saved(self, session: Session) -> bool:
-        """Whether a session's snapshot may stay the newest one when it is parked again."""
-        snapshot = session.snapshot
-        if snapshot.taken_at is None or snapshot.dirty_since is not None or not snapshot.clean:
-            return False
-        # the age of a snapshot is that of its session: one that is only looked at is not to expire
-        return session.last_used - snapshot.taken_at < self._settings.retention_days * 86_400 / RENEWALS
-
-    async def _fall(self, session: Session) -> None:
-        """A session's processes are gone, unasked: what is left of it is its snapshot, if it has one."""
-        await self._close_backend(session)
-        self._quotas.parked(session.owner, session.id)
-        if self._snapshots is None or session.snapshot.taken_at is None:
-            if self.table.remove(session, "failed"):
-                self._say_closed(session, "failed")
-            return
-        session.snapshot.clean = session.snapshot.clean and session.snapshot.dirty_since is None
-        session.snapshot.dirty_since = None
-        session.history.clear()
-        self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason="failed"))
-
     async def _is_dead(self, session: Session) -> bool:
         """Whether nothing is left of a session; what has died is cleared up."""
         if session.ref is not None and not self._backend.alive(session.ref):
             async with session.life:
                 if session.ref is not None and not self._backend.alive(session.ref):
-                    await self._fall(session)
+                    await self._parking.fall(session)
         return session.ended
-
-    async def _close_backend(self, session: Session) -> None:
-        if (ref := session.ref) is None:
-            return
-        session.ref = None
-        # before its processes have ended: they do so within tens of milliseconds, which nobody need wait for
-        self._places.release()
-        await self._backend.close(ref)
-
-    # Ending
-
-    async def end(self, session: Session, reason: EndReason) -> None:
-        """End a session with all its processes, variables, files and snapshots."""
-        if not self.table.remove(session, reason):
-            return
-        self._say_closed(session, reason)
-        self._quotas.forget(session.owner, session.id)
-        await asyncio.shield(self._tasks.own(self._clear(session)))
-
-    async def _clear(self, session: Session) -> None:
-        # whoever saves or wakes it now gives up when its processes go
-        await self._close_backend(session)
-        async with session.life:
-            await self._close_backend(session)
-            if self._snapshots is not None:
-                try:
-                    await self._snapshots.delete(session)
-                except StoreFailed as error:
-                    # it is gone for every call, and deleting goes on
-                    self._bus.publish(Fault(where="store", detail=str(error)))
-
-    def _say_closed(self, session: Session, reason: EndReason) -> None:
-        age = time.time() - session.created_at
-        self._bus.publish(SessionClosed(session_id=session.id, owner=session.owner, reason=reason, age=max(0.0, age)))
 
     async def _sweep_on(self) -> None:
         while True:
@@ -395,12 +225,8 @@ class Keeper:
         for session in self.table.live():
             if session.busy or session.life.locked() or await self._is_dead(session):
                 continue
-            if self._is_idle(session) and not await self._works_on(session) and self._is_idle(session):
-                if self._snapshots is None:
-                    await self.end(session, "expired")
-                else:
-                    await self._park(session, "idle")
+            await self._parking.park_if_idle(session)
         if self._snapshots is not None and (now >= self._retire_at or self._snapshots.excess()):
             self._retire_at = now + min(RETIRE_EVERY, self._settings.retention_days * 86_400 / 4)
             for session in await self._snapshots.retire():
-                await self.end(session, "expired")
+                await self._parking.end(session, "expired")

@@ -14,6 +14,7 @@ from executor.events import Bus, Fault, FileTransferred, SandboxProbed, SessionM
 from executor.keeper import Keeper
 from executor.packages.installer import Installer
 from executor.packages.report import PackageReport
+from executor.parking import Parking
 from executor.quotas import Quotas
 from executor.request import check_request
 from executor.results import ExecutionResult, FileInfo, HistoryEntry, SessionInfo
@@ -48,6 +49,7 @@ class _Running:
     backend: Backend
     sandbox: SandboxReport
     keeper: Keeper
+    parking: Parking
     snapshots: Snapshots | None
     quotas: Quotas
     runner: Runner
@@ -96,6 +98,7 @@ class Executor:
         snapshots = await self._open_snapshots(backend, table)
         for session in table.all():
             quotas.note_snapshot(session.owner, session.id, session.snapshot.bytes)
+        parking = Parking(settings, backend, table=table, snapshots=snapshots, quotas=quotas, bus=bus, tasks=tasks)
         self._running = _Running(
             backend=backend,
             sandbox=sandbox,
@@ -108,7 +111,9 @@ class Executor:
                 quotas=quotas,
                 bus=bus,
                 tasks=tasks,
+                parking=parking,
             ),
+            parking=parking,
             snapshots=snapshots,
             quotas=quotas,
             runner=Runner(
@@ -165,7 +170,7 @@ class Executor:
         return snapshots
 
     async def _make_room(self) -> bool:
-        return self._running is not None and await self._running.keeper.make_room()
+        return self._running is not None and await self._running.parking.make_room()
 
     @property
     def sandbox(self) -> SandboxReport:
@@ -217,7 +222,7 @@ class Executor:
 
     async def close_session(self, session_id: str, *, owner: str, conversation: str | None = None) -> None:
         """End a session with all its processes, variables and files."""
-        await self._up.keeper.end(self._up.keeper.table.find(session_id, owner, conversation), "closed")
+        await self._up.parking.end(self._up.keeper.table.find(session_id, owner, conversation), "closed")
 
     # Executions
 
@@ -401,7 +406,7 @@ class Executor:
 
     async def admin_close(self, session_id: str) -> None:
         """End a session, whoever's it is. Raises NoSuchSession."""
-        await self._up.keeper.end(self._up.keeper.table.get(session_id), "closed")
+        await self._up.parking.end(self._up.keeper.table.get(session_id), "closed")
 
     async def measure(self) -> list[SessionMeasured]:
         """What every session uses now; one that cannot be measured is left out. Nothing before the start."""

@@ -1,0 +1,230 @@
+"""Parking: takes a session's processes away: saved for when it comes back, fallen unasked, or ended for good.
+
+Every way gives back the session's place. A session that somebody uses (`Session.busy`) is never parked, unless the
+server itself stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Literal
+
+from executor.backend import Backend
+from executor.errors import ExecutorError, StoreFailed
+from executor.events import Bus, Fault, SessionClosed, SessionParked
+from executor.places import Places
+from executor.quotas import Quotas
+from executor.sessions import EndReason, Session, SessionTable
+from executor.settings import Settings
+from executor.tasks import Tasks
+
+if TYPE_CHECKING:
+    from executor.snapshots import Snapshots
+
+LOOK_SECONDS = 2.0
+"""Seconds in which a leader must have told what runs in its session."""
+
+RENEWALS = 10
+"""Times within `RETENTION_DAYS` that the snapshot of a session that is used, but not changed, is renewed."""
+
+PARK_AT_ONCE = 4
+
+UNSAVED = 3
+"""Failed tries in a row after which a session counts as one that cannot be saved."""
+
+ParkReason = Literal["idle", "room", "shutdown"]
+
+
+class Parking:
+    """Parks and ends the sessions of one table. Without `snapshots`, whoever must make room is ended."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        *,
+        table: SessionTable,
+        snapshots: Snapshots | None,
+        quotas: Quotas,
+        bus: Bus,
+        tasks: Tasks,
+    ) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._table = table
+        self._snapshots = snapshots
+        self._quotas = quotas
+        self._bus = bus
+        self._tasks = tasks
+        self.places = Places(settings.max_sessions, self.make_room, tasks=tasks, publish=bus.publish)
+
+    async def make_room(self) -> bool:
+        """Park the session that is idle longest, or end it where nothing can be parked; False where all are at work.
+
+        One whose variables no snapshot can keep is taken only where there is no other, and so is one in which processes
+        run on that its code has started: parking ends them.
+        """
+        idle = [session for session in self._table.live() if not session.busy and not session.life.locked()]
+        idle.sort(key=lambda s: (any(state.problem for state in s.snapshot.states.values()), s.touched))
+        working = []
+        for session in idle:
+            if await self._works_on(session):
+                working.append(session)
+            elif await self._take_place(session):
+                return True
+        for session in working:
+            if await self._take_place(session):
+                return True
+        for session in idle:
+            if await self._give_up(session):
+                return True
+        return False
+
+    async def park_if_idle(self, session: Session) -> None:
+        """Park, or else end, a session that nobody has used for `PARK_AFTER` and in which nothing runs on."""
+        # looked at twice: it may have come into use while its leader was asked
+        if self._is_idle(session) and not await self._works_on(session) and self._is_idle(session):
+            if self._snapshots is None:
+                await self.end(session, "expired")
+            else:
+                await self.park(session, "idle")
+
+    async def _take_place(self, session: Session) -> bool:
+        """Park a session for its place, or end it where nothing can be parked; False where it is in use by now."""
+        if session.ref is None or session.busy or session.life.locked():
+            return False
+        if self._snapshots is None:
+            await self.end(session, "evicted")
+            return True
+        return await self.park(session, "room")
+
+    def _is_idle(self, session: Session) -> bool:
+        """Whether nobody has used a session for `PARK_AFTER`."""
+        unused = time.monotonic() - session.touched > self._settings.park_after
+        return unused and not session.busy and not session.life.locked()
+
+    async def _works_on(self, session: Session) -> bool:
+        """Whether processes run in a session, between its cells, that its code has started."""
+        if session.ref is None:
+            return False
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return (await self._backend.stats(session.ref)).background > 0
+        except (ExecutorError, TimeoutError):
+            return False  # what is wrong with it turns up when it is parked
+
+    async def _give_up(self, session: Session) -> bool:
+        """End the processes of a session that cannot be saved, and that nobody has used for `PARK_AFTER`: else whoever
+        sees to it that his cannot be saved would hold its place for ever. Its owner is told."""
+        if session.snapshot.failures < UNSAVED or not self._is_idle(session):
+            return False
+        async with session.life:
+            if session.ref is None or session.busy:
+                return False
+            await self.fall(session)
+            return True
+
+    async def park(self, session: Session, reason: ParkReason, *, force: bool = False) -> bool:
+        """Save a session and end its processes; False where it is wanted meanwhile, or cannot be saved."""
+        assert self._snapshots is not None
+        async with session.life:
+            if session.ref is None or session.ended or (session.busy and not force):
+                return False
+            if not self._backend.alive(session.ref):
+                await self.fall(session)
+                return True
+            touched = session.touched
+            snapshot = session.snapshot
+            async with snapshot.lock:  # what is being saved now must be seen through, or it ends with the processes
+                pass
+            if not self._is_as_saved(session) and not await self._snapshots.take(session, parked=True):
+                return False
+            if not force and (session.busy or session.touched != touched):
+                session.snapshot.clean = False
+                return False
+            await self._close(session)
+            self._quotas.parked(session.owner, session.id)
+            session.history.clear()
+            self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason=reason))
+            return True
+
+    def _is_as_saved(self, session: Session) -> bool:
+        """Whether a session's snapshot may stay the newest one when it is parked again."""
+        snapshot = session.snapshot
+        if snapshot.taken_at is None or snapshot.dirty_since is not None or not snapshot.clean:
+            return False
+        # the age of a snapshot is that of its session: one that is only looked at is not to expire
+        return session.last_used - snapshot.taken_at < self._settings.retention_days * 86_400 / RENEWALS
+
+    async def fall(self, session: Session) -> None:
+        """A session's processes are gone, unasked: what is left of it is its snapshot, if it has one."""
+        await self._close(session)
+        if self._snapshots is None or session.snapshot.taken_at is None:
+            self._quotas.forget(session.owner, session.id)
+            if self._table.remove(session, "failed"):
+                self._say_closed(session, "failed")
+            return
+        self._quotas.parked(session.owner, session.id)
+        session.snapshot.clean = session.snapshot.clean and session.snapshot.dirty_since is None
+        session.snapshot.dirty_since = None
+        session.history.clear()
+        self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason="failed"))
+
+    async def _close(self, session: Session) -> None:
+        if (ref := session.ref) is None:
+            return
+        session.ref = None
+        # before its processes have ended: they do so within tens of milliseconds, which nobody need wait for
+        self.places.release()
+        await self._backend.close(ref)
+
+    async def park_all(self, deadline: float) -> None:
+        """Park every session within `deadline` seconds, and name those that it did not suffice for."""
+        if self._snapshots is not None:
+            few = asyncio.Semaphore(PARK_AT_ONCE)
+
+            async def park(session: Session) -> None:
+                async with few:
+                    await self.park(session, "shutdown", force=True)
+
+            tasks = {self._tasks.own(park(session)): session for session in self._table.live()}
+            if tasks:
+                _, late = await asyncio.wait(tasks, timeout=deadline)
+                for task in late:
+                    task.cancel()
+                    self._bus.publish(
+                        Fault(
+                            where="shutdown",
+                            detail=f"session {tasks[task].id} was not saved within {deadline:g} s: it is as of its "
+                            "last snapshot, or lost where it had none",
+                        )
+                    )
+        for session in self._table.live():
+            self._say_closed(session, "shutdown")
+
+    # Ending
+
+    async def end(self, session: Session, reason: EndReason) -> None:
+        """End a session with all its processes, variables, files and snapshots."""
+        if not self._table.remove(session, reason):
+            return
+        self._say_closed(session, reason)
+        self._quotas.forget(session.owner, session.id)
+        await asyncio.shield(self._tasks.own(self._clear(session)))
+
+    async def _clear(self, session: Session) -> None:
+        # whoever saves or wakes it now gives up when its processes go
+        await self._close(session)
+        async with session.life:
+            await self._close(session)
+            if self._snapshots is not None:
+                try:
+                    await self._snapshots.delete(session)
+                except StoreFailed as error:
+                    # it is gone for every call, and deleting goes on
+                    self._bus.publish(Fault(where="store", detail=str(error)))
+
+    def _say_closed(self, session: Session, reason: EndReason) -> None:
+        age = time.time() - session.created_at
+        self._bus.publish(SessionClosed(session_id=session.id, owner=session.owner, reason=reason, age=max(0.0, age)))
