@@ -79,17 +79,23 @@ ExecutionEvent = OutputChunk | Displayed | Finished
 
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """What a session uses now: bytes of memory (PSS where readable, else resident), of its folder, and counts.
-
-    `background` are those of its processes that are no interpreters: what its code has started.
-    """
+    """What a session uses now: bytes of memory (PSS where readable, else resident), of its folder, and counts."""
 
     memory: int
     processes: int
     threads: int
     folder_bytes: int
     folder_files: int
-    background: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What goes on in a session between its cells. `background` are the processes that its code has started and that
+    still run; it `rests` where nothing in it can act before the next cell: none of these, and no interpreter with
+    threads, timers or an event loop of its own."""
+
+    background: int
+    rests: bool
 
 
 class Backend(Protocol):
@@ -144,6 +150,9 @@ class Backend(Protocol):
 
     async def stats(self, ref: SessionRef) -> SessionStats:
         """What the session uses now."""
+
+    async def activity(self, ref: SessionRef) -> Activity:
+        """What goes on in it though no cell runs; cheaper than `stats`."""
 
     async def start(self, ref: SessionRef, language: Language, code: str, execution_id: str, timeout: float) -> None:
         """Hand `code` over. One execution a session at a time: the caller waits for the former one's `Finished`.

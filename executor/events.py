@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +26,18 @@ def during(request_id: str, tool: str) -> Iterator[None]:
     finally:
         _request_id.reset(tokens[0])
         _tool.reset(tokens[1])
+
+
+def bare_context() -> Context:
+    """A context that marks events as the caller's does, and holds nothing else of it.
+
+    A task keeps the context that it was started in, and whoever keeps the task keeps that: with a caller's own context
+    this would be all that the caller's framework has put there, such as the whole request.
+    """
+    context = Context()
+    context.run(_request_id.set, _request_id.get())
+    context.run(_tool.set, _tool.get())
+    return context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

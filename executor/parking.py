@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from executor.backend import Backend
+from executor.backend import Activity, Backend
 from executor.errors import ExecutorError, StoreFailed
 from executor.events import Bus, Fault, SessionClosed, SessionParked
 from executor.places import Places
@@ -69,7 +70,7 @@ class Parking:
         idle.sort(key=lambda s: (any(state.problem for state in s.snapshot.states.values()), s.touched))
         working = []
         for session in idle:
-            if await self._works_on(session):
+            if (await self._look(session)).background:
                 working.append(session)
             elif await self._take_place(session):
                 return True
@@ -84,7 +85,7 @@ class Parking:
     async def park_if_idle(self, session: Session) -> None:
         """Park, or else end, a session that nobody has used for `PARK_AFTER` and in which nothing runs on."""
         # looked at twice: it may have come into use while its leader was asked
-        if self._is_idle(session) and not await self._works_on(session) and self._is_idle(session):
+        if self._is_idle(session) and not (await self._look(session)).background and self._is_idle(session):
             if self._snapshots is None:
                 await self.end(session, "expired")
             else:
@@ -104,15 +105,13 @@ class Parking:
         unused = time.monotonic() - session.touched > self._settings.park_after
         return unused and not session.busy and not session.life.locked()
 
-    async def _works_on(self, session: Session) -> bool:
-        """Whether processes run in a session, between its cells, that its code has started."""
-        if session.ref is None:
-            return False
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                return (await self._backend.stats(session.ref)).background > 0
-        except (ExecutorError, TimeoutError):
-            return False  # what is wrong with it turns up when it is parked
+    async def _look(self, session: Session) -> Activity:
+        """What goes on in a session between its cells."""
+        if session.ref is not None:
+            with suppress(ExecutorError, TimeoutError):  # what is wrong with it turns up when it is parked
+                async with asyncio.timeout(LOOK_SECONDS):
+                    return await self._backend.activity(session.ref)
+        return Activity(background=0, rests=False)
 
     async def _give_up(self, session: Session) -> bool:
         """End the processes of a session that cannot be saved, and that nobody has used for `PARK_AFTER`: else whoever
@@ -138,24 +137,38 @@ class Parking:
             snapshot = session.snapshot
             async with snapshot.lock:  # what is being saved now must be seen through, or it ends with the processes
                 pass
-            if not self._is_as_saved(session) and not await self._snapshots.take(session, parked=True):
+            as_saved = await self._is_as_saved(session)
+            if not as_saved and not await self._snapshots.take(session, parked=True):
                 return False
             if not force and (session.busy or session.touched != touched):
                 session.snapshot.clean = False
                 return False
             await self._close(session)
             self._quotas.parked(session.owner, session.id)
-            session.history.clear()
+            session.lie_down()
             self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason=reason))
+            if as_saved and not self._is_stamped(session):
+                # nobody waits for this: the place is free already
+                snapshot.clean = True
+                await self._snapshots.stamp(session)
             return True
 
-    def _is_as_saved(self, session: Session) -> bool:
-        """Whether a session's snapshot may stay the newest one when it is parked again."""
+    async def _is_as_saved(self, session: Session) -> bool:
+        """Whether a session is as its snapshot has it, so that nothing need be saved to park it."""
         snapshot = session.snapshot
-        if snapshot.taken_at is None or snapshot.dirty_since is not None or not snapshot.clean:
-            return False
+
+        def unchanged() -> bool:
+            return snapshot.taken_at is not None and snapshot.dirty_since is None and not snapshot.blank
+
+        return unchanged() and (snapshot.clean or ((await self._look(session)).rests and unchanged()))
+
+    def _is_stamped(self, session: Session) -> bool:
+        """Whether a session's snapshot says that it was parked, and not too long ago."""
+        snapshot = session.snapshot
+        assert snapshot.taken_at is not None
         # the age of a snapshot is that of its session: one that is only looked at is not to expire
-        return session.last_used - snapshot.taken_at < self._settings.retention_days * 86_400 / RENEWALS
+        young = session.last_used - snapshot.taken_at < self._settings.retention_days * 86_400 / RENEWALS
+        return snapshot.clean and young
 
     async def fall(self, session: Session) -> None:
         """A session's processes are gone, unasked: what is left of it is its snapshot, if it has one."""
@@ -168,7 +181,7 @@ class Parking:
         self._quotas.parked(session.owner, session.id)
         session.snapshot.clean = session.snapshot.clean and session.snapshot.dirty_since is None
         session.snapshot.dirty_since = None
-        session.history.clear()
+        session.lie_down()
         self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason="failed"))
 
     async def _close(self, session: Session) -> None:

@@ -141,9 +141,8 @@ class Runner:
         run.started.set()
         session.executions += 1
         session.touch()
-        if run.started_at is not None:
-            session.change()
         session.remember(run, finished.result, started)
+        session.change()
         self._say_finished(session, finished)
         return finished.result
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from executor import policy
 from executor.backend import Backend, ExecutionEvent, Finished, SessionStats
 from executor.cells import Cells
 from executor.errors import BackendFailed, ExecutorError, StoreFailed
@@ -88,6 +89,7 @@ class Executor:
             self._backend = LocalBackend(self.settings)
         backend, bus, tasks = self._backend, self.bus, self._tasks
         sandbox = await backend.open(bus.publish, self._make_room)
+        await asyncio.to_thread(policy.load)
         settings = self.settings
         installer = Installer(settings, backend, bus.publish)
         # owners who stand for many people have no share of their own
@@ -244,10 +246,12 @@ class Executor:
         session, run = await self._submit(code, language, owner, conversation, session_id, timeout)
         assert run.task is not None
         try:
-            return await asyncio.shield(run.task)
+            result = await asyncio.shield(run.task)
         except asyncio.CancelledError:
             self._up.runner.stop(session, run)
             raise
+        run.told = True
+        return result
 
     async def start_execution(
         self,
@@ -279,6 +283,7 @@ class Executor:
         assert run.task is not None
         await asyncio.shield(asyncio.wait([run.task]))
         if run.finished is not None:
+            run.told = True
             yield run.finished
 
     async def wait(
@@ -302,7 +307,9 @@ class Executor:
         if run.finished is None and run.task is not None:
             await asyncio.wait([run.task], timeout=patience)
             run.detached = run.finished is None
-        return await self._up.runner.so_far(session, run)
+        result = await self._up.runner.so_far(session, run)
+        run.told = run.finished is not None
+        return result
 
     async def so_far(
         self, *, session_id: str, owner: str, conversation: str | None = None, execution_id: str | None = None

@@ -57,6 +57,8 @@ class Run:
     """Whether its caller was told that it still runs, and went away: then nothing but an interrupt ends it early."""
     task: asyncio.Task[ExecutionResult] | None = None
     finished: Finished | None = None
+    told: bool = False
+    """Whether somebody was given its end."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,7 +137,7 @@ class Session:
         )
 
     def change(self) -> None:
-        """Its variables or files may differ from its snapshot now."""
+        """Its variables, files or history may differ from its snapshot now."""
         now = time.monotonic()
         snapshot = self.snapshot
         snapshot.changes += 1
@@ -182,6 +184,17 @@ class Session:
             if oldest.finished is None:
                 break
             del self.runs[oldest.id]
+
+    def lie_down(self) -> None:
+        """Its processes are gone: let go of what its snapshot has, too, and of results that were fetched.
+
+        The newest one stays, for a caller whom its answer did not reach; parked sessions may be many.
+        """
+        self.history.clear()
+        newest = next(reversed(self.runs), None)
+        for run in tuple(self.runs.values()):
+            if run.told and run.finished is not None and run.id != newest:
+                del self.runs[run.id]
 
     def run(self, execution_id: str | None) -> Run:
         """The execution under that id, without one what runs, or else ran last. Raises NoSuchExecution."""

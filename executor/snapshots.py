@@ -133,6 +133,24 @@ class Snapshots:
             )
             return True
 
+    async def stamp(self, session: Session) -> None:
+        """Have the snapshot of a session that was parked as it was saved say that nothing came after it.
+
+        Where that fails, why is published; nothing is lost by it, but a later server will tell the session's owner that
+        something may have come after.
+        """
+        snapshot = session.snapshot
+        async with snapshot.lock:
+            if session.ended:
+                return
+            meta = account.meta_of(session, snapshot.states, executions=snapshot.executions, parked=True)
+            try:
+                record = await self._store.stamp(session.id, meta)
+            except StoreFailed as error:
+                self._bus.publish(SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error)))
+                return
+            snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
+
     async def _save(self, session: Session, ref: SessionRef, *, parked: bool) -> tuple[Record, int]:
         """What was stored, and how many changes of the session it holds."""
         async with self._between_cells(session, patience=None if parked else TURN_SECONDS):

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from executor.errors import ExecutorError
-from executor.events import Bus, Fault
+from executor.events import Bus, Fault, bare_context
 
 _T = TypeVar("_T")
 
@@ -20,8 +20,8 @@ class Tasks:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def own(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Start work and keep it alive."""
-        task = asyncio.create_task(work)
+        """Start work and keep it alive, in a context of its own: it may outlive the call that it was started in."""
+        task = asyncio.create_task(work, context=bare_context())
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

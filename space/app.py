@@ -20,6 +20,7 @@ from executor.local import LocalBackend
 from executor.settings import Settings
 from space.state import with_store
 from space.tools import tool_table
+from space.upkeep import keep_one_heap
 
 if TYPE_CHECKING:
     from space.server import SpaceBlocks
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def _build() -> SpaceBlocks:
     """The page with everything behind it. Exits with code 2 and a sentence where a setting cannot be used."""
+    keep_one_heap()
     try:
         settings = with_store(Settings.from_env())
         tools = tool_table(settings)

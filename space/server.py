@@ -27,6 +27,7 @@ from space.page import CSS, HEAD, build_page, theme
 from space.page_uploads import forget_broken_uploads
 from space.toolbox import Tool, Toolbox
 from space.transfer_routes import transfer_routes
+from space.upkeep import set_start_apart
 
 _log = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ class SpaceBlocks(gr.Blocks):
         ours["app_kwargs"] = {**(others.pop("app_kwargs", None) or {}), **ours["app_kwargs"]}
         launched = super().launch(prevent_thread_lock=True, **{**ours, **others})
         let_go_of_the_deaf(listener for server in self.server.servers for listener in server.sockets)
+        set_start_apart()
         _log.info("Serving on %s", self.local_url)
         if prevent_thread_lock:
             return launched

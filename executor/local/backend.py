@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from executor.backend import ExecutionEvent, Printed, SessionRef, SessionSpec, SessionStats, Tree
+from executor.backend import Activity, ExecutionEvent, Printed, SessionRef, SessionSpec, SessionStats, Tree
 from executor.errors import BackendFailed, FileRefused
 from executor.events import Event, Fault
 from executor.local import wire
@@ -39,6 +39,9 @@ SAVE_DEADLINE = 150.0
 
 RELIEF_DEADLINE = 2.0
 """Seconds in which idle sessions must have made room for memory."""
+
+QUICK_LISTING = 20_000
+"""Bytes of a listing up to which it is read on the event loop, in about 1 ms; more goes to a thread."""
 
 PATHS_AT_ONCE = 2_000
 """Paths of at most 4 KiB each, asked for in one frame."""
@@ -131,6 +134,11 @@ class LocalBackend:
         _, (reply, _) = await self._connection(ref).request("stats", deadline=REQUEST_DEADLINE)
         return SessionStats(**{field.name: int(reply[field.name]) for field in dataclasses.fields(SessionStats)})
 
+    async def activity(self, ref: SessionRef) -> Activity:
+        """Ask the leader."""
+        _, (reply, _) = await self._connection(ref).request("activity", deadline=REQUEST_DEADLINE)
+        return Activity(background=int(reply["background"]), rests=reply["rests"] is True)
+
     async def start(self, ref: SessionRef, language: Language, code: str, execution_id: str, timeout: float) -> None:
         """Send the code."""
         self._connection(ref).start(execution_id, language, code, timeout)
@@ -179,6 +187,8 @@ class LocalBackend:
         listing = bytearray()
         async for piece in self._pieces(ref, "tree"):
             listing += piece
+        if len(listing) <= QUICK_LISTING:
+            return tree_from(bytes(listing))
         return await asyncio.to_thread(tree_from, bytes(listing))
 
     async def pack(self, ref: SessionRef, paths: Sequence[str]) -> AsyncIterator[bytes]:

@@ -29,6 +29,9 @@ START_DEADLINE = 60.0
 CREATE_DEADLINE = 20.0
 STOP_DEADLINE = 15.0
 
+REFILL_AFTER = 0.1
+"""Seconds before the next spare session is forked."""
+
 REMOVAL_PAUSES = (0.05, 0.2, 1.0, 5.0)
 """Seconds between tries to delete a folder: processes of a killed session may still be dying in it."""
 
@@ -159,6 +162,8 @@ class Launcher:
             self._refill = asyncio.create_task(self._fill(), name="spare-sessions")
 
     async def _fill(self) -> None:
+        # whoever got the last one is served first, and does not share a core with making the next
+        await asyncio.sleep(REFILL_AFTER)
         while len(self._spares) < self._settings.spare_sessions:
             try:
                 self._spares.append(await self._fork())

@@ -150,6 +150,8 @@ class Leader:
                 )
             case "stats":
                 self._answer(frame["request"], self._stats)
+            case "activity":
+                self._answer(frame["request"], self._activity)
             case "printed":
                 self._answer(frame["request"], lambda: self._execution.printed(frame["id"]))
             case "read":
@@ -189,6 +191,13 @@ class Leader:
     def _stats(self) -> dict[str, Any]:
         size, count = self._workspace.usage()
         return {**self._guard.stats(), "folder_bytes": size, "folder_files": count}
+
+    def _activity(self) -> dict[str, Any]:
+        background = self._guard.background()
+        python = self._crew.known("python")
+        # a shell has jobs, which are processes; Node has an event loop
+        quiet = self._crew.known("javascript") is None and (python is None or self._guard.only_answers(python.pid))
+        return {"background": background, "rests": not background and quiet}
 
     # What must happen without being asked for
 

@@ -69,6 +69,28 @@ class Saving:
         todo = await asyncio.to_thread(plan, former, usable, wanted.tree, wanted.history)
         return await self._write(held, wanted, todo)
 
+    async def stamp(self, held: Held, meta: dict[str, Any]) -> Record:
+        """The newest snapshot once more, with another `meta`: a new manifest, no contents. Raises StoreFailed, also
+        where the snapshot cannot be built upon."""
+        await self._epoch.claim()
+        former = await self._former(held)
+        if former is None or held.missing:
+            raise StoreFailed("The snapshot could not be read again.")
+        there = await self._there(held, former)
+        if not all(pack.name in there and self._epoch.may_build_on(pack.name) for pack in former.packs):
+            raise StoreFailed("The snapshot's contents cannot be relied on.")
+        held.sequence += 1
+        name = Name(held.key, self._epoch.order(held.sequence), "snap")
+        manifest = replace(former, name=name, meta=meta, taken_at=time.time())
+        held.written[name] = time.monotonic()
+        try:
+            record = await self._publish(held, manifest, None)
+        except BaseException:
+            self._access.own(self._withdraw(held, name))
+            raise
+        await self._replace(held, manifest)
+        return record
+
     @staticmethod
     def _unchanged(former: Manifest, there: set[Name], wanted: Wanted) -> bool:
         return (
@@ -145,21 +167,25 @@ class Saving:
             packs = (*todo.packs, pack) if pack else todo.packs
             entries = await asyncio.to_thread(in_folders, todo.kept | taking.entries)
             manifest = Manifest(name, wanted.session_id, wanted.meta, taken_at, packs, entries, history)
-            data = await asyncio.to_thread(manifest.encode)
-            await self._access.write(name.path, data)
+            record = await self._publish(held, manifest, pack)
         except BaseException as error:
             cleaning = self._access.own(self._discard(held, taking, name, pack_name))
             if not isinstance(error, asyncio.CancelledError):
                 await asyncio.wait([cleaning], timeout=1)
             raise
-        written = {name: len(data)} | ({pack.name: pack.size} if pack else {})
-        record = held.found(manifest.head(len(data)), written)
         if not pack:
             held.written.pop(pack_name)
-        self._table.remember(held, manifest, len(data))
         await self._replace(held, manifest)
-        left_out = tuple(path for path in todo.wanted if path not in entries)
-        return replace(record, written=sum(written.values()), left_out=left_out)
+        return replace(record, left_out=tuple(path for path in todo.wanted if path not in entries))
+
+    async def _publish(self, held: Held, manifest: Manifest, pack: Pack | None) -> Record:
+        """Write a manifest, `pack` being what was written for it alone: from then on it is the snapshot."""
+        data = await asyncio.to_thread(manifest.encode)
+        await self._access.write(manifest.name.path, data)
+        written = {manifest.name: len(data)} | ({pack.name: pack.size} if pack else {})
+        record = held.found(manifest.head(len(data)), written)
+        self._table.remember(held, manifest, len(data))
+        return replace(record, written=sum(written.values()))
 
     async def _take(self, held: Held, taking: Taking, wanted: Wanted, todo: Plan) -> tuple[History, Pack | None]:
         """Fill the new pack."""
@@ -182,6 +208,9 @@ class Saving:
         """Take a failed save back; what cannot be deleted now is at a later one."""
         with suppress(StoreFailed):
             await self._access.do("be tidied", taking.abandon)
+        await self._withdraw(held, *names)
+
+    async def _withdraw(self, held: Held, *names: Name) -> None:
         if await self._access.remove(list(names)):
             for name in names:
                 held.written.pop(name, None)

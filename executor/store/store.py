@@ -108,6 +108,12 @@ class Store:
                 held.sequence = max(held.sequence, order[1])
             return await self._saving.save(held, Wanted(session_id, meta, tree, changed, history))
 
+    async def stamp(self, session_id: str, meta: dict[str, Any]) -> Record:
+        """The session's newest snapshot with another `meta`, without asking for any content: of a folder that has not
+        changed since. Raises StoreFailed, and leaves the snapshot as it was."""
+        async with self._table.turn(key_of(session_id)) as held:
+            return await self._saving.stamp(held, json.loads(json.dumps(meta)))
+
     def rebase(self, session_id: str, tree: Tree) -> None:
         """What was loaded now lies in a new folder, as `tree`: what is equal but for change times and inodes is known.
 

@@ -44,7 +44,7 @@ async def test_a_session_that_is_only_looked_at_is_used_and_does_not_expire(sett
         await asyncio.sleep(7)
         assert [info.path for info in await executor.list_files(first.session_id, **A)] == ["f"]
         await parked(executor)
-        assert executor.session(first.session_id, **A).snapshot_at > saved + 6
+        await until(lambda: executor.session(first.session_id, **A).snapshot_at > saved + 6)
 
 
 @pytest.mark.parametrize("snapshots", [True, False])

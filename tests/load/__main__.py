@@ -14,7 +14,7 @@ from pathlib import Path
 from space.connections import raise_descriptor_limit
 from tests.load.client import CALL_SECONDS, Client
 from tests.load.plan import Plan, parse
-from tests.load.scenarios import dying_uploads, idle_connections, killing, sampling, slow_readers
+from tests.load.scenarios import alone, dying_uploads, idle_connections, killing, sampling, slow_readers
 from tests.load.server import Server
 from tests.load.tally import Tally
 
@@ -31,6 +31,8 @@ async def run(plan: Plan, folder: Path) -> Tally:
         await asyncio.sleep(plan.settle)
         if sample := server.sample():
             tally.samples.append(sample)
+        if plan.alone:
+            await alone(server, tally, plan.alone, plan.seed)
         if plan.connections:
             sockets += await idle_connections(server, tally, plan.connections)
         if plan.slow_readers:

@@ -10,11 +10,14 @@ import time
 from executor.settings import Settings
 from space.connections import MAX_WAITING_BYTES
 from tests.e2e.running import client, data_of, identity, text_of
+from tests.load.cells import short
 from tests.load.plan import Plan
 from tests.load.server import Server
 from tests.load.sockets import Raw, die_uploading, hold, stop_reading
-from tests.load.tally import Tally
+from tests.load.tally import ALONE, Tally
 
+UNCOUNTED = 5
+"""Cells of a session that come before the counted ones: the first makes the session."""
 SAMPLE_EVERY = 5.0
 MAX_SLOW_BYTES = MAX_WAITING_BYTES + (1 << 20)
 """What a client that does not read may cost: what waits for it, and the buffers of its connection."""
@@ -26,6 +29,21 @@ async def sampling(server: Server, tally: Tally) -> None:
         await asyncio.sleep(SAMPLE_EVERY)
         if sample := await asyncio.to_thread(server.sample):
             tally.samples.append(sample)
+
+
+async def alone(server: Server, tally: Tally, count: int, seed: int) -> None:
+    """Short cells of one client while nobody else is there: what those under load are compared with."""
+    chance = random.Random(seed)
+    async with client(server.url, "sse", identity("alone", "alone")) as session:
+        for number in range(count + UNCOUNTED):
+            cell = short(chance)
+            began = time.monotonic()
+            answer = await session.call_tool(cell.tool, cell.arguments)
+            if number >= UNCOUNTED:
+                tally.took(ALONE, time.monotonic() - began)
+            if not all(word in text_of(answer) for word in cell.words):
+                tally.complain("wrong", f"a short cell alone should have {cell.words}: {text_of(answer)[:300]}")
+        await session.call_tool("close_execution_session", {"session_id": data_of(answer)["session_id"]})
 
 
 async def killing(server: Server, tally: Tally, plan: Plan, until: float) -> None:

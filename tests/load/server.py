@@ -33,6 +33,11 @@ class Sample:
     processes: int
     descriptors: int
 
+    @property
+    def all_mib(self) -> float:
+        """The server and its children."""
+        return self.server_mib + self.children_mib
+
 
 class Server:
     """One server on one port and one state folder, through as many lives as it takes."""

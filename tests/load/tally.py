@@ -9,6 +9,8 @@ from typing import Any
 from tests.load.server import Sample
 
 KEPT_COMPLAINTS = 20
+ALONE = "short, alone"
+"""The kind of those short cells that one client ran before the others came."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,9 @@ class Tally:
             lines.append(
                 f"{kind:14}{row['count']:8.0f}" + "".join(f"{row[q]:10.1f}" for q in ("p50", "p95", "p99", "max"))
             )
+        if self.seconds.get(ALONE) and self.seconds.get("short"):
+            ratio = quantiles(self.seconds["short"])["p99"] / quantiles(self.seconds[ALONE])["p50"]
+            lines.append(f"p99 of short cells: {ratio:.1f} times their p50 alone")
         lines.append("")
         lines.append("expected errors: " + (", ".join(f"{n} {k}" for k, n in sorted(self.expected.items())) or "none"))
         lines.append(
@@ -77,15 +82,25 @@ class Tally:
         lines.append(f"sessions restored {self.restored}, kills {self.kills}, cells lost in each {self.rolled_back}")
         if self.samples:
             lines.append("")
-            lines.append(f"{'PSS, MiB':14}{'server':>8}{'children':>10}{'processes':>11}{'descriptors':>13}")
-            most = max(self.samples, key=lambda sample: sample.children_mib)
-            for name, one in (("start", self.samples[0]), ("most", most), ("end", self.samples[-1])):
+            lines.append(f"{'PSS, MiB':14}{'server':>8}{'children':>10}{'all':>8}{'processes':>11}{'descriptors':>13}")
+            first, last = self.samples[0], self.samples[-1]
+            most = max(self.samples, key=lambda sample: sample.all_mib)
+            for name, one in (("start", first), ("most", most), ("end", last)):
                 lines.append(
-                    f"{name:14}{one.server_mib:8.0f}{one.children_mib:10.0f}{one.processes:11}{one.descriptors:13}"
+                    f"{name:14}{one.server_mib:8.0f}{one.children_mib:10.0f}{one.all_mib:8.0f}"
+                    f"{one.processes:11}{one.descriptors:13}"
                 )
+            lines.append(
+                f"memory at the end against the start: server {_more(last.server_mib, first.server_mib)}, "
+                f"all {_more(last.all_mib, first.all_mib)}"
+            )
         lines += [f"{name}: {value}" for name, value in self.facts.items()]
         lines += ["", *self.complaints] if self.complaints else []
         return "\n".join(lines)
+
+
+def _more(after: float, before: float) -> str:
+    return f"{100 * (after / before - 1):+.1f} %"
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:

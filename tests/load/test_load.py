@@ -24,6 +24,7 @@ async def test_a_small_load_with_a_kill_and_every_scenario_finds_nothing_wrong(t
         kills=1,
         slow_readers=1,
         connections=20,
+        alone=3,
         settle=0.5,
     )
     tally = await run(plan, tmp_path)
@@ -32,10 +33,11 @@ async def test_a_small_load_with_a_kill_and_every_scenario_finds_nothing_wrong(t
     assert tally.seconds["stateful"] and tally.seconds["short"]
     assert "20 held" in tally.facts["idle connections"] and "1 stopped" in tally.facts["slow readers"]
     assert {"server", "start", "end"} <= set(tally.report().split())
+    assert len(tally.seconds["short, alone"]) == 3 and "times their p50 alone" in tally.report()
 
 
 async def test_uploads_that_die_leave_nothing(tmp_path: Path) -> None:
-    tally = await run(Plan(clients=1, seconds=1, dying_uploads=5, settle=0.5), tmp_path)
+    tally = await run(Plan(clients=1, seconds=1, dying_uploads=5, alone=0, settle=0.5), tmp_path)
     assert not tally.failed, tally.report()
     assert tally.facts["dying uploads"] == "5 broke off, 0 files are left"
 
