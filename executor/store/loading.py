@@ -48,13 +48,17 @@ class Parcel:
 
 
 class Loading:
-    """Reads snapshots; `listed` gives the names of a key."""
+    """Reads snapshots; `listed` gives the names of a key. `settle`: seconds after the start in which what a former
+    server wrote may still be on its way."""
 
-    def __init__(self, access: Access, table: Table, listed: Callable[[str], Awaitable[list[Name]]]) -> None:
+    def __init__(
+        self, access: Access, table: Table, listed: Callable[[str], Awaitable[list[Name]]], *, settle: float
+    ) -> None:
         self._access = access
         self._table = table
         self._listed = listed
         self._giving: set[Giving] = set()
+        self._settled_at = time.monotonic() + settle
 
     async def load(self, held: Held, session_id: str) -> tuple[Snapshot, Parcel, bytes]:
         """See `Store.load`; called in the session's turn."""
@@ -118,6 +122,8 @@ class Loading:
                 if refused:
                     raise StoreFailed(f"The snapshot cannot be read now: {why}. Try again later.")
             else:
+                if time.monotonic() < self._settled_at and not any(name in held.written for name in names):
+                    raise StoreFailed(f"The snapshot is not all there yet: {why}. Try again in a minute.")
                 return await self._choose_damaged(held, names, why)
             await asyncio.sleep(pause or 0)
         raise AssertionError("the last try ends in one way or the other")

@@ -122,6 +122,15 @@ def read_head(name: Name, data: bytes) -> Head:
     return _read(name, data)[0]
 
 
+def whose(name: Name, data: bytes) -> Head | None:
+    """What the head of a damaged manifest says, where it can still be read and its session is that of the name: to
+    tell somebody of the damage, and for nothing else."""
+    try:
+        return _head(name, data)[0]
+    except (Damaged, AttributeError, OverflowError, RecursionError):
+        return None
+
+
 def decode(name: Name, data: bytes) -> Manifest:
     """Raises Damaged where `data` is not the whole manifest of that name."""
     head, rest = _read(name, data)
@@ -151,6 +160,11 @@ def _read(name: Name, data: bytes) -> tuple[Head, bytes]:
     start = len(_MAGIC) + _SUM
     if not data.startswith(_MAGIC) or hashlib.sha256(data[start:]).digest() != data[len(_MAGIC) : start]:
         raise Damaged(f"{name} is damaged or not complete")
+    return _head(name, data)
+
+
+def _head(name: Name, data: bytes) -> tuple[Head, bytes]:
+    start = len(_MAGIC) + _SUM
     try:
         (length,) = _LENGTH.unpack_from(data, start)
         start += _LENGTH.size

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from executor.store.manifest import Head, Manifest, decode, read_head
+from executor.store.manifest import Head, Manifest, decode, read_head, whose
 from executor.store.medium import Medium
 from executor.store.names import Name
 from executor.store.packs import Damaged
@@ -18,14 +18,16 @@ LEFTOVER = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`newest` is the newest snapshot whose manifest proves itself and whose packs have their sizes; None where there
-    is none. `sizes` are the bytes of the names that are known, `faults` is what is wrong with the others, `leftovers`
-    are names that can go."""
+    """`newest` is the newest snapshot whose manifest proves itself and whose packs have their sizes; else the newest
+    whose manifest does: some of its files can be had, or its packs are only late. Without one it is None, and `ruin`
+    what the newest damaged one still says. `sizes` are the bytes of the names that are known, `faults` is what is wrong
+    with the others, `leftovers` are names that can go."""
 
     newest: Head | None
     sizes: dict[Name, int]
     faults: list[str] = field(default_factory=list)
     leftovers: list[Name] = field(default_factory=list)
+    ruin: Head | None = None
 
 
 def newest_first(names: Iterable[Name]) -> list[Name]:
@@ -36,6 +38,7 @@ def newest_first(names: Iterable[Name]) -> list[Name]:
 def scan(medium: Medium, names: Sequence[Name]) -> Found:
     """What the names of one session hold. Raises OSError only where nothing at all could be read."""
     heads: list[Head] = []
+    ruin: Head | None = None
     bad: list[Name] = []
     faults: list[str] = []
     sizes: dict[Name, int] = {}
@@ -49,6 +52,7 @@ def scan(medium: Medium, names: Sequence[Name]) -> Found:
         except Damaged as error:
             bad.append(name)
             faults.append(f"{error}")
+            ruin = ruin or whose(name, data)
         except OSError as error:
             faults.append(f"{name}: {error.strerror}")
             errors.append(error)
@@ -59,6 +63,8 @@ def scan(medium: Medium, names: Sequence[Name]) -> Found:
             newest = head
             break
         faults.append(missing)
+    if newest is None and heads:
+        newest = heads[0]
     if newest is None and errors:
         raise errors[0]
     leftovers = []
@@ -70,7 +76,7 @@ def scan(medium: Medium, names: Sequence[Name]) -> Found:
         if name not in sizes:
             with suppress(OSError):
                 sizes[name] = size_of(medium, name)
-    return Found(newest, sizes, faults, leftovers)
+    return Found(newest, sizes, faults, leftovers, None if newest else ruin)
 
 
 def read_all(medium: Medium, name: Name) -> bytes:

@@ -49,7 +49,8 @@ class Store:
     """Snapshots below `folder`, by session id. For one event loop; every call ends by deadlines.
 
     `max_bytes` caps the whole store (see `excess` and `retire`); `publish` hears of what is damaged. `patience` is in
-    seconds, for each single call to the disk or volume; `settle` see above. Raises StoreFailed and NoSnapshot only.
+    seconds, for each single call to the disk or volume; `settle` see above, and for as long after its start what is not
+    there may only be late. Raises StoreFailed and NoSnapshot only.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Store:
         self._epoch = Epoch(access, settle=settle)
         self._vanishing = Vanishing(access.names, access.remove, access.fault)
         self._saving = Saving(access, self._epoch, self._table, self._listed, limit=max_bytes)
-        self._loading = Loading(access, self._table, self._listed)
+        self._loading = Loading(access, self._table, self._listed, settle=settle)
+        self.ruins: list[Record] = []
+        """Sessions that `open` found damaged, all their snapshots: whose they were, as far as that can be read."""
 
     async def open(self) -> list[Record]:
         """What the store holds, by session. Never raises: what cannot be read is published as a fault."""
@@ -113,6 +116,16 @@ class Store:
         changed since. Raises StoreFailed, and leaves the snapshot as it was."""
         async with self._table.turn(key_of(session_id)) as held:
             return await self._saving.stamp(held, json.loads(json.dumps(meta)))
+
+    def may_stamp(self, session_id: str) -> bool:
+        """Whether `stamp` can be tried: what the newest snapshot refers to is known, and nobody else may delete it."""
+        held = self._table.get(key_of(session_id))
+        return (
+            held is not None
+            and held.index is not None
+            and not held.missing
+            and all(self._epoch.may_build_on(pack.name) for pack in held.index.packs)
+        )
 
     def rebase(self, session_id: str, tree: Tree) -> None:
         """What was loaded now lies in a new folder, as `tree`: what is equal but for change times and inodes is known.
@@ -226,6 +239,8 @@ class Store:
         held.sizes = dict.fromkeys(names, 0) | found.sizes
         if found.newest is not None:
             held.found(found.newest, {})
+        elif (ruin := found.ruin) is not None:
+            self.ruins.append(Record(ruin.session_id, ruin.meta, ruin.taken_at, ruin.bytes, ruin.name.order[1]))
         faults += found.faults
         leftovers += found.leftovers
 

@@ -92,6 +92,20 @@ async def test_with_a_damaged_newest_snapshot_the_former_one_counts_if_it_is_sti
     assert (snapshot.meta, content) == ({"n": 1}, former)
 
 
+async def test_whose_a_damaged_snapshot_was_can_mostly_still_be_told(opened, room):
+    await two_versions(opened, room)
+    (path,) = opened.files(".snap")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    store = await opened()
+    assert [(ruin.session_id, ruin.meta) for ruin in store.ruins] == [("id", {"n": 1})] and opened.records == {}
+    path.write_bytes(whole[:60])
+    assert (await opened()).ruins == []
+    # one that says it is another session's is believed nothing
+    path.write_bytes(whole.replace(b'"session_id":"id"', b'"session_id":"ie"'))
+    assert (await opened()).ruins == []
+
+
 async def test_what_proves_nothing_is_kept_until_it_is_old(opened, room):
     await two_versions(opened, room)
     (path,) = opened.files(".snap")
@@ -120,8 +134,9 @@ async def test_what_came_back_damaged_is_taken_anew_where_the_folder_still_has_i
     assert snapshot.damaged == [] and content == room.content()
 
 
+@pytest.mark.parametrize("when", ["now", "before a start"])
 @pytest.mark.parametrize("how", ["gone", "cut"])
-async def test_packs_that_go_missing_cost_what_was_in_them_and_not_the_session(opened, room, new_room, how):
+async def test_packs_that_go_missing_cost_what_was_in_them_and_not_the_session(opened, room, new_room, how, when):
     store, _ = await two_versions(opened, room)
     room.write("a", b"a" * 300_000)
     await store.save("id", {"n": 2}, room.tree(), room.changed, history=b"two")
@@ -129,12 +144,29 @@ async def test_packs_that_go_missing_cost_what_was_in_them_and_not_the_session(o
     assert len(opened.files(".pack")) == 2
     for path in opened.files(".pack")[:1]:
         path.unlink() if how == "gone" else os.truncate(path, path.stat().st_size - 1)
+    if when == "before a start":
+        store = await opened()
+        assert opened.records.keys() == {"id"} and opened.faults
     snapshot, content, history = await restored(store, new_room())
     assert (snapshot.meta, history) == ({"n": 3}, b"three")
     assert set(snapshot.damaged) == {"a", "b", "c/d", "e"}
     assert content == {path: one for path, one in room.content().items() if path not in snapshot.damaged}
     await store.save("id", {"n": 4}, room.tree(), room.changed)
     assert (await restored(await opened(), new_room()))[1] == room.content()
+
+
+async def test_after_a_start_what_is_not_there_may_only_be_late(opened, room, new_room):
+    _, former = await two_versions(opened, room)
+    (path,) = opened.files(".pack")
+    content = path.read_bytes()
+    path.unlink()
+    store = await opened(settle=60.0)
+    assert opened.records.keys() == {"id"}
+    with pytest.raises(StoreFailed, match="not all there yet"):
+        await store.load("id")
+    path.write_bytes(content)
+    snapshot, content, _ = await restored(store, new_room())
+    assert (snapshot.damaged, content) == ([], former)
 
 
 async def test_a_session_of_which_nothing_can_be_read_any_more_has_no_snapshot(opened, room):
