@@ -45,6 +45,8 @@ def session_of(record: Record, settings: Settings) -> Session | None:
     """The parked session that a snapshot tells of; None where it makes no sense."""
     meta = record.meta
     try:
+        if not (isinstance(meta["owner"], str) and isinstance(meta["conversation"], str | None)):
+            return None
         states = {
             state["language"]: LanguageState(
                 state["language"],
@@ -74,10 +76,11 @@ def session_of(record: Record, settings: Settings) -> Session | None:
                 executions=int(meta["executions"]),
                 states=states,
                 clean=bool(meta["parked"]),
+                says_parked=bool(meta["parked"]),
                 blank=bool(meta.get("blank", False)),
             ),
         )
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
         return None
 
 

@@ -1,9 +1,9 @@
 """Backend: the seam between sessions and whatever runs them.
 
-Service, keeper, runner, snapshots and installer call it, nobody else. Every call carries plain data, so a backend may
-sit on another machine; every call ends by a deadline of its own, with an ExecutorError where that passes. Executions
-outlive the request that started them: `start` returns as soon as the code is handed over, `attach` may be called any
-number of times, by anyone.
+Service, keeper, parking, runner, snapshots and installer call it, nobody else. Every call carries plain data, so a
+backend may sit on another machine; every call ends by a deadline of its own, with an ExecutorError where that passes.
+Executions outlive the request that started them: `start` returns as soon as the code is handed over, `attach` may be
+called any number of times, by anyone.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class SessionStats:
 @dataclass(frozen=True, slots=True)
 class Activity:
     """What goes on in a session between its cells. `background` are the processes that its code has started and that
-    still run; it `rests` where nothing in it can act before the next cell: none of these, and no interpreter with
-    threads, timers or an event loop of its own."""
+    still run. It `rests` where nothing has acted since it was saved last, nor can before the next cell: none of these,
+    and no interpreter with threads or an event loop of its own."""
 
     background: int
     rests: bool
@@ -117,12 +117,13 @@ class Backend(Protocol):
     async def create(self, spec: SessionSpec) -> SessionRef:
         """Make a session with an empty folder and a Python worker that is ready or about to be."""
 
-    async def save(self, ref: SessionRef, *, limit: int, begun: Callable[[], None]) -> list[LanguageState]:
+    async def save(self, ref: SessionRef, *, limit: int, begun: Callable[[], None], final: bool) -> list[LanguageState]:
         """Have every interpreter whose state may have changed write it into hidden files of the session's folder.
 
         `limit` is the size of each file in bytes at most. A Python state is loaded once by way of trial before it takes
-        the place of the former one. Languages that did not run since the last time are not in the answer. Raises Busy
-        while code runs; code that comes after `begun` was called waits for no more than a fork.
+        the place of the former one. Languages that did not run since the last time are not saved again, unless this is
+        the `final` time and they may have acted by themselves (see `Activity`); the answer has all that were saved.
+        Raises Busy while code runs; code that comes after `begun` was called waits for no more than a fork.
         """
 
     async def tree(self, ref: SessionRef) -> Tree:

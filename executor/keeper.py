@@ -144,6 +144,7 @@ class Keeper:
             session.ref = ref
             session.touch()
             session.notices.extend(said)
+            self._parking.restamp(session)
             lost = sum(len(state.lost) for state in session.snapshot.states.values())
             self._bus.publish(
                 SessionRestored(session_id=session.id, owner=session.owner, seconds=time.monotonic() - began, lost=lost)

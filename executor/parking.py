@@ -7,11 +7,14 @@ server itself stops.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from executor.backend import Activity, Backend
+from executor.backend import Activity, Backend, SessionRef
+from executor.cells import Cells
 from executor.errors import ExecutorError, StoreFailed
 from executor.events import Bus, Fault, SessionClosed, SessionParked
 from executor.places import Places
@@ -26,10 +29,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 2.0
 """Seconds in which a leader must have told what runs in its session."""
 
-RENEWALS = 10
-"""Times within `RETENTION_DAYS` that the snapshot of a session that is used, but not changed, is renewed."""
-
 PARK_AT_ONCE = 4
+MAKES_WAY_AFTER = 1.0
+"""Seconds after which a session that is parked as the server stops makes way for others."""
 
 UNSAVED = 3
 """Failed tries in a row after which a session counts as one that cannot be saved."""
@@ -38,7 +40,8 @@ ParkReason = Literal["idle", "room", "shutdown"]
 
 
 class Parking:
-    """Parks and ends the sessions of one table. Without `snapshots`, whoever must make room is ended."""
+    """Parks and ends the sessions of one table. Without `snapshots`, whoever must make room is ended. `shared` are
+    owners who stand for many people."""
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Parking:
         table: SessionTable,
         snapshots: Snapshots | None,
         quotas: Quotas,
+        shared: Collection[str],
         bus: Bus,
         tasks: Tasks,
     ) -> None:
@@ -56,6 +60,7 @@ class Parking:
         self._table = table
         self._snapshots = snapshots
         self._quotas = quotas
+        self._shared = shared
         self._bus = bus
         self._tasks = tasks
         self.places = Places(settings.max_sessions, self.make_room, tasks=tasks, publish=bus.publish)
@@ -143,76 +148,86 @@ class Parking:
             if not force and (session.busy or session.touched != touched):
                 session.snapshot.clean = False
                 return False
-            await self._close(session)
-            self._quotas.parked(session.owner, session.id)
-            session.lie_down()
-            self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason=reason))
-            if as_saved and not self._is_stamped(session):
-                # nobody waits for this: the place is free already
-                snapshot.clean = True
-                await self._snapshots.stamp(session)
+            if session not in self._table:  # it was closed meanwhile, and that gave its place back
+                return True
+            snapshot.clean = snapshot.clean or as_saved
+            await self._lay_down(session, reason)
             return True
 
     async def _is_as_saved(self, session: Session) -> bool:
         """Whether a session is as its snapshot has it, so that nothing need be saved to park it."""
-        snapshot = session.snapshot
-
-        def unchanged() -> bool:
-            return snapshot.taken_at is not None and snapshot.dirty_since is None and not snapshot.blank
-
-        return unchanged() and (snapshot.clean or ((await self._look(session)).rests and unchanged()))
-
-    def _is_stamped(self, session: Session) -> bool:
-        """Whether a session's snapshot says that it was parked, and not too long ago."""
-        snapshot = session.snapshot
-        assert snapshot.taken_at is not None
-        # the age of a snapshot is that of its session: one that is only looked at is not to expire
-        young = session.last_used - snapshot.taken_at < self._settings.retention_days * 86_400 / RENEWALS
-        return snapshot.clean and young
+        assert self._snapshots is not None
+        snapshots = self._snapshots
+        if not snapshots.may_stand(session):
+            return False
+        return session.snapshot.clean or ((await self._look(session)).rests and snapshots.may_stand(session))
 
     async def fall(self, session: Session) -> None:
         """A session's processes are gone, unasked: what is left of it is its snapshot, if it has one."""
-        await self._close(session)
-        if self._snapshots is None or session.snapshot.taken_at is None:
+        snapshot = session.snapshot
+        if self._snapshots is None or snapshot.taken_at is None:
             self._quotas.forget(session.owner, session.id)
             if self._table.remove(session, "failed"):
                 self._say_closed(session, "failed")
+            await self._close(session)
             return
+        snapshot.clean = snapshot.clean and snapshot.dirty_since is None
+        snapshot.dirty_since = None
+        await self._lay_down(session, "failed")
+
+    async def _lay_down(self, session: Session, reason: ParkReason | Literal["failed"]) -> None:
+        """End the processes of a session; for all others it is parked before they have ended."""
+        ref = self._release(session)
         self._quotas.parked(session.owner, session.id)
-        session.snapshot.clean = session.snapshot.clean and session.snapshot.dirty_since is None
-        session.snapshot.dirty_since = None
         session.lie_down()
-        self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason="failed"))
+        self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason=reason))
+        self.restamp(session)
+        if ref is not None:
+            await self._backend.close(ref)
+
+    def restamp(self, session: Session) -> None:
+        """Have the store know whether a session lives; nobody waits for that."""
+        if self._snapshots is not None:
+            self._tasks.own(self._snapshots.restamp(session))
 
     async def _close(self, session: Session) -> None:
-        if (ref := session.ref) is None:
-            return
-        session.ref = None
-        # before its processes have ended: they do so within tens of milliseconds, which nobody need wait for
-        self.places.release()
-        await self._backend.close(ref)
+        if (ref := self._release(session)) is not None:
+            await self._backend.close(ref)
+
+    def _release(self, session: Session) -> SessionRef | None:
+        """Take a session's processes from it, and give its place to others: nobody need wait for the tens of
+        milliseconds in which they end."""
+        ref, session.ref = session.ref, None
+        if ref is not None:
+            self.places.release()
+        return ref
 
     async def park_all(self, deadline: float) -> None:
         """Park every session within `deadline` seconds, and name those that it did not suffice for."""
-        if self._snapshots is not None:
-            few = asyncio.Semaphore(PARK_AT_ONCE)
+        if (snapshots := self._snapshots) is not None:
+            # one owner's states that take long must not take everybody's time
+            few = Cells(PARK_AT_ONCE, PARK_AT_ONCE, shared=self._shared, long_after=MAKES_WAY_AFTER)
 
             async def park(session: Session) -> None:
-                async with few:
+                async with few.turn(session.owner, math.inf):
                     await self.park(session, "shutdown", force=True)
+                await snapshots.restamp(session)
 
-            tasks = {self._tasks.own(park(session)): session for session in self._table.live()}
+            # those first that are saved already, which is quick
+            order = sorted(self._table.live(), key=lambda session: session.snapshot.dirty_since is not None)
+            tasks = {self._tasks.own(park(session)): session for session in order}
             if tasks:
                 _, late = await asyncio.wait(tasks, timeout=deadline)
                 for task in late:
                     task.cancel()
-                    self._bus.publish(
-                        Fault(
-                            where="shutdown",
-                            detail=f"session {tasks[task].id} was not saved within {deadline:g} s: it is as of its "
-                            "last snapshot, or lost where it had none",
-                        )
+            for session in self._table.live():
+                self._bus.publish(
+                    Fault(
+                        where="shutdown",
+                        detail=f"session {session.id} was not saved within {deadline:g} s: it is as of its last "
+                        "snapshot, or lost where it had none",
                     )
+                )
         for session in self._table.live():
             self._say_closed(session, "shutdown")
 

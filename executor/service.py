@@ -34,6 +34,9 @@ ANONYMOUS = "anonymous"
 SINGLE_USER = "single-user"
 """The owner of all callers on a machine that is one person's."""
 
+SHARED = frozenset({ANONYMOUS, SINGLE_USER})
+"""Owners who stand for many people, and so have no share of their own."""
+
 PARK_SECONDS = 8.0
 """Seconds in which every session must be saved when the server stops; a Space gives little more."""
 
@@ -92,15 +95,15 @@ class Executor:
         await asyncio.to_thread(policy.load)
         settings = self.settings
         installer = Installer(settings, backend, bus.publish)
-        # owners who stand for many people have no share of their own
-        shared = {ANONYMOUS, SINGLE_USER}
-        quotas = Quotas(settings, shared=shared, publish=bus.publish)
-        cells = Cells(settings.concurrent_cells, settings.owner_concurrent, shared=shared, publish=bus.publish)
+        quotas = Quotas(settings, shared=SHARED, publish=bus.publish)
+        cells = Cells(settings.concurrent_cells, settings.owner_concurrent, shared=SHARED, publish=bus.publish)
         table = SessionTable()
         snapshots = await self._open_snapshots(backend, table)
         for session in table.all():
             quotas.note_snapshot(session.owner, session.id, session.snapshot.bytes)
-        parking = Parking(settings, backend, table=table, snapshots=snapshots, quotas=quotas, bus=bus, tasks=tasks)
+        parking = Parking(
+            settings, backend, table=table, snapshots=snapshots, quotas=quotas, shared=SHARED, bus=bus, tasks=tasks
+        )
         self._running = _Running(
             backend=backend,
             sandbox=sandbox,
@@ -162,7 +165,7 @@ class Executor:
         # here and not above: the zygote, of which all sessions are forks, has no use for the store
         from executor.snapshots import Snapshots  # noqa: PLC0415
 
-        snapshots = Snapshots(self.settings, backend, table=table, bus=self.bus, tasks=self._tasks)
+        snapshots = Snapshots(self.settings, backend, table=table, shared=SHARED, bus=self.bus, tasks=self._tasks)
         try:
             await snapshots.open()
         except StoreFailed as error:
@@ -283,7 +286,6 @@ class Executor:
         assert run.task is not None
         await asyncio.shield(asyncio.wait([run.task]))
         if run.finished is not None:
-            run.told = True
             yield run.finished
 
     async def wait(

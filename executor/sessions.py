@@ -17,6 +17,7 @@ from executor.results import ExecutionResult, HistoryEntry, Language, LanguageSt
 from executor.settings import Settings
 
 EndReason = Literal["closed", "expired", "evicted", "failed", "shutdown"]
+Untold = EndReason | Literal["damaged"]
 
 MAX_QUEUED = 32
 """Executions that may wait for one session."""
@@ -26,12 +27,13 @@ REMEMBERED_RUNS = 32
 HISTORY_CODE = 20_000
 """Characters of code that a history entry keeps."""
 
-_WHY: dict[EndReason, str] = {
+_WHY: dict[Untold, str] = {
     "closed": "it was closed",
     "expired": "nobody used it for longer than sessions are kept",
     "evicted": "it was the one idle longest when another session needed its place",
     "failed": "its process ended unexpectedly",
     "shutdown": "the server was restarted",
+    "damaged": "what was saved of it was damaged while the server was down",
 }
 
 Owner = tuple[str, str | None]
@@ -78,6 +80,8 @@ class SnapshotState:
     """Times in a row that it could not be saved."""
     clean: bool = True
     """Whether nothing came after it: it was taken when the session was parked."""
+    says_parked: bool = False
+    """Whether it says that itself, to whoever finds it."""
     blank: bool = False
     """Whether it only says that the session exists: nothing of it has been saved yet."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -232,8 +236,8 @@ class SessionTable:
         self._known: dict[str, Session] = {}
         self._by_owner: dict[Owner, dict[str, Session]] = {}
         self._by_conversation: dict[tuple[str, str], str] = {}
-        self._ended: OrderedDict[str, tuple[Owner, EndReason]] = OrderedDict()
-        self._untold: OrderedDict[tuple[str, str], EndReason] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[Owner, Untold]] = OrderedDict()
+        self._untold: OrderedDict[tuple[str, str], Untold] = OrderedDict()
         self._count: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -308,18 +312,31 @@ class SessionTable:
         self._count[session.owner] -= 1
         if not self._count[session.owner]:
             del self._count[session.owner]
-        self._ended[session.id] = owner, reason
-        if len(self._ended) > REMEMBERED_ENDS:
-            self._ended.popitem(last=False)
+        own = False
         if session.conversation is not None:
             key = session.owner, session.conversation
-            if self._by_conversation.get(key) == session.id:
+            if own := self._by_conversation.get(key) == session.id:
                 del self._by_conversation[key]
-                if reason != "closed":
-                    self._untold[key] = reason
-                    if len(self._untold) > REMEMBERED_ENDS:
-                        self._untold.popitem(last=False)
+        self._end(session.id, owner, reason, own=own)
         return True
+
+    def mark_ruined(self, session: Session) -> None:
+        """Take note of a session of a former server of which nothing can be read, so that its owner is told.
+
+        Once the others are here: where its conversation has a new one by now, that was told already.
+        """
+        owner: Owner = session.owner, session.conversation
+        new = session.conversation is not None and self.of_conversation(session.owner, session.conversation)
+        self._end(session.id, owner, "damaged", own=session.own and not new)
+
+    def _end(self, session_id: str, owner: Owner, reason: Untold, *, own: bool) -> None:
+        self._ended[session_id] = owner, reason
+        if len(self._ended) > REMEMBERED_ENDS:
+            self._ended.popitem(last=False)
+        if own and owner[1] is not None and reason != "closed":
+            self._untold[owner[0], owner[1]] = reason
+            if len(self._untold) > REMEMBERED_ENDS:
+                self._untold.popitem(last=False)
 
 
 def history_of(settings: Settings) -> deque[HistoryEntry]:

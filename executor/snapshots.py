@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -38,6 +38,9 @@ TURN_SECONDS = 1.0
 RETRY_AFTER = 10.0
 """Seconds after which a session that could not be saved is tried again."""
 
+RENEWALS = 10
+"""Times within `RETENTION_DAYS` that the snapshot of a session that is used, but not changed, is renewed."""
+
 BEGIN_SECONDS = 10.0
 """Seconds in which interpreters must have been asked for their state."""
 
@@ -45,7 +48,17 @@ BEGIN_SECONDS = 10.0
 class Snapshots:
     """The snapshots of one executor's sessions, in one store."""
 
-    def __init__(self, settings: Settings, backend: Backend, *, table: SessionTable, bus: Bus, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        *,
+        table: SessionTable,
+        shared: Collection[str] = (),
+        bus: Bus,
+        tasks: Tasks,
+    ) -> None:
+        """`shared` are owners who stand for many people."""
         self._settings = settings
         self._backend = backend
         self._table = table
@@ -53,8 +66,9 @@ class Snapshots:
         self._tasks = tasks
         folder = Path(settings.state_dir).expanduser().absolute() if settings.state_dir else backend.scratch / "store"
         self._store = Store(folder, max_bytes=settings.store_max_mb << 20, publish=bus.publish)
-        # by the rules that cells have, too: owners take turns, and what takes long makes way
-        self._saves = Cells(AT_ONCE, 0, long_after=SLOW_AFTER)
+        # by the rules that cells have, too: owners take turns, what takes long makes way, and nobody's states, however
+        # long they take, are all that is being saved
+        self._saves = Cells(AT_ONCE, AT_ONCE, shared=shared, long_after=SLOW_AFTER)
         self._asked: set[str] = set()
         self._looker: asyncio.Task[None] | None = None
 
@@ -66,6 +80,9 @@ class Snapshots:
                 self._bus.publish(Fault(where="store", detail="a snapshot says nothing useful about its session"))
                 continue
             self._table.add(session)
+        for ruin in self._store.ruins:
+            if (session := account.session_of(ruin, self._settings)) is not None:
+                self._table.mark_ruined(session)
         self._looker = self._tasks.own(self._look_on())
 
     async def aclose(self) -> None:
@@ -95,7 +112,7 @@ class Snapshots:
                 self._bus.publish(SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error)))
                 return
             snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
-            snapshot.blank, snapshot.clean = True, False
+            snapshot.blank, snapshot.clean, snapshot.says_parked = True, False, False
 
     async def take(self, session: Session, *, parked: bool = False) -> bool:
         """Save a session; `parked` where nothing will come after it. False, and why is published, where it failed."""
@@ -115,7 +132,7 @@ class Snapshots:
                 return False
             snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
             snapshot.failures = 0
-            snapshot.blank = False
+            snapshot.blank, snapshot.says_parked = False, parked
             # only now, and only if nothing came meanwhile: who parks it beside us must not take it for saved
             as_it_is = snapshot.changes == changes
             snapshot.dirty_since = None if as_it_is else snapshot.changed_at
@@ -133,28 +150,47 @@ class Snapshots:
             )
             return True
 
-    async def stamp(self, session: Session) -> None:
-        """Have the snapshot of a session that was parked as it was saved say that nothing came after it.
+    def may_stand(self, session: Session) -> bool:
+        """Whether a session's snapshot may stay the newest one when it is parked: it says so, or can be made to."""
+        snapshot = session.snapshot
+        if snapshot.taken_at is None or snapshot.blank or snapshot.dirty_since is not None:
+            return False
+        return self._says(session, parked=True) or self._store.may_stamp(session.id)
 
-        Where that fails, why is published; nothing is lost by it, but a later server will tell the session's owner that
-        something may have come after.
+    async def restamp(self, session: Session) -> None:
+        """Have a session's snapshot say whether something may have come after it: so it is once the session has been
+        woken, and no longer when it was parked as it is saved.
+
+        Where that fails, why is published. Until it is done, or the session saved, who finds the snapshot after a crash
+        is told the one for the other.
         """
         snapshot = session.snapshot
         async with snapshot.lock:
-            if session.ended:
+            parked = session.ref is None and snapshot.clean
+            if session.ended or snapshot.taken_at is None or snapshot.blank or self._says(session, parked=parked):
                 return
-            meta = account.meta_of(session, snapshot.states, executions=snapshot.executions, parked=True)
+            if not self._store.may_stamp(session.id):
+                return
+            meta = account.meta_of(session, snapshot.states, executions=snapshot.executions, parked=parked)
             try:
                 record = await self._store.stamp(session.id, meta)
             except StoreFailed as error:
                 self._bus.publish(SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error)))
                 return
-            snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
+            snapshot.taken_at, snapshot.bytes, snapshot.says_parked = record.taken_at, record.bytes, parked
+
+    def _says(self, session: Session, *, parked: bool) -> bool:
+        snapshot = session.snapshot
+        if not parked or not snapshot.says_parked:
+            return snapshot.says_parked is parked
+        # the age of a snapshot is that of its session: one that is only looked at is not to expire
+        assert snapshot.taken_at is not None
+        return session.last_used - snapshot.taken_at < self._settings.retention_days * 86_400 / RENEWALS
 
     async def _save(self, session: Session, ref: SessionRef, *, parked: bool) -> tuple[Record, int]:
         """What was stored, and how many changes of the session it holds."""
         async with self._between_cells(session, patience=None if parked else TURN_SECONDS):
-            saving, executions, changes = await self._ask(session, ref)
+            saving, executions, changes = await self._ask(session, ref, final=parked)
         try:
             states = await saving
         except asyncio.CancelledError:
@@ -183,11 +219,14 @@ class Snapshots:
         finally:
             session.turn.release()
 
-    async def _ask(self, session: Session, ref: SessionRef) -> tuple[asyncio.Task[list[LanguageState]], int, int]:
+    async def _ask(
+        self, session: Session, ref: SessionRef, *, final: bool
+    ) -> tuple[asyncio.Task[list[LanguageState]], int, int]:
         """The work that the interpreters have begun, and how many cells and changes came before."""
         begun = asyncio.Event()
         changes = session.snapshot.changes
-        saving = self._tasks.own(self._backend.save(ref, limit=self._settings.snapshot_max_mb << 20, begun=begun.set))
+        limit = self._settings.snapshot_max_mb << 20
+        saving = self._tasks.own(self._backend.save(ref, limit=limit, begun=begun.set, final=final))
         waiting = asyncio.ensure_future(begun.wait())
         try:
             await asyncio.wait({saving, waiting}, timeout=BEGIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)

@@ -21,9 +21,10 @@ class Tasks:
 
     def own(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Start work and keep it alive, in a context of its own: it may outlive the call that it was started in."""
-        task = asyncio.create_task(work, context=bare_context())
+        context = bare_context()
+        task = asyncio.create_task(work, context=context)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._done, context=context)
         return task
 
     async def join(self, timeout: float) -> None:

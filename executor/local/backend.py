@@ -164,12 +164,12 @@ class LocalBackend:
         """Stream a parcel in, one acknowledged chunk after the other."""
         await self._send(ref, parcel, "install", language=language)
 
-    async def save(self, ref: SessionRef, *, limit: int, begun: Callable[[], None]) -> list[LanguageState]:
+    async def save(self, ref: SessionRef, *, limit: int, begun: Callable[[], None], final: bool) -> list[LanguageState]:
         """Ask the leader, which answers when every state has been written and tried."""
         connection = self._connection(ref)
         connection.on_saving = begun
         try:
-            _, (reply, _) = await connection.request("save", deadline=SAVE_DEADLINE, limit=limit)
+            _, (reply, _) = await connection.request("save", deadline=SAVE_DEADLINE, limit=limit, final=final)
         finally:
             connection.on_saving = None
         return [state_from(data) for data in reply.get("states", ())]

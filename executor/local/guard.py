@@ -33,9 +33,6 @@ NEWSWORTHY = 16 * MIB
 
 KILL_DEADLINE = 3.0
 
-_TIMERS = (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO)
-"""What the kernel sends by itself, when somebody has asked it to."""
-
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -184,16 +181,8 @@ class Guard:
         return sum(self._is_alive(pid) for pid in self._others())
 
     def only_answers(self, worker: int) -> bool:
-        """Whether a worker that has no work cannot act by itself: it has one thread, and waits for no timer."""
-        fields = {}
-        for line in self._tree.read(f"{worker}/status", 4096).splitlines():
-            name, _, value = line.partition(b":")
-            fields[name] = value.strip()
-        try:
-            caught = int(fields[b"SigCgt"], 16)
-            return int(fields[b"Threads"]) == 1 and not any(caught >> (number - 1) & 1 for number in _TIMERS)
-        except (KeyError, ValueError):
-            return False
+        """Whether a worker that runs no cell cannot act by itself: it has one thread, which waits for an order."""
+        return self._tree.threads_of(worker) == 1
 
     # Ends
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from executor.errors import BackendFailed
-from executor.events import BackendStarted, Event, Fault
+from executor.events import BackendStarted, Event, Fault, bare_context
 from executor.local.connection import Connection, connect
 from executor.local.removal import remove_tree
 from executor.sandbox.report import SandboxReport
@@ -159,7 +159,7 @@ class Launcher:
 
     def _keep_spares(self) -> None:
         if not self._closed and self._settings.spare_sessions and (self._refill is None or self._refill.done()):
-            self._refill = asyncio.create_task(self._fill(), name="spare-sessions")
+            self._refill = asyncio.create_task(self._fill(), name="spare-sessions", context=bare_context())
 
     async def _fill(self) -> None:
         # whoever got the last one is served first, and does not share a core with making the next

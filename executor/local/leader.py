@@ -141,7 +141,7 @@ class Leader:
                 self._guard.give_way(frame["budget"])
                 self._over("memory")
             case "save":
-                self._answer_later(frame["request"], partial(self._states.save, frame["limit"]))
+                self._answer_later(frame["request"], partial(self._states.save, frame["limit"], frame["final"]))
                 self._line.tell({"event": "saving"})
             case "restore":
                 self._execution.count_on(frame["numbers"])
@@ -193,11 +193,7 @@ class Leader:
         return {**self._guard.stats(), "folder_bytes": size, "folder_files": count}
 
     def _activity(self) -> dict[str, Any]:
-        background = self._guard.background()
-        python = self._crew.known("python")
-        # a shell has jobs, which are processes; Node has an event loop
-        quiet = self._crew.known("javascript") is None and (python is None or self._guard.only_answers(python.pid))
-        return {"background": background, "rests": not background and quiet}
+        return {"background": self._guard.background(), "rests": self._states.rests()}
 
     # What must happen without being asked for
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from executor.errors import BackendFailed, Busy, ExecutorError
@@ -29,6 +31,7 @@ from executor.local.workspace import Workspace
 from executor.results import Language
 
 STATE_FOLDER = ".state"
+LATER = "what changed between cells"
 
 ATTEMPTS = 3
 DUMP_SECONDS = 20.0
@@ -54,6 +57,17 @@ class State:
         self.problem = problem
         self.cell = cell
         self.at = time.monotonic()
+
+    def but(self, failure: Exception) -> State:
+        """This state, where what changed in it by itself since could not be saved, too."""
+        assert self.head is not None
+        lost = [name for name in self.head.lost if name["name"] != LATER]
+        lost.append(
+            {"name": LATER, "type": "background work", "reason": f"could not be saved: {failure}", "cell": None}
+        )
+        state = State(self.language, replace(self.head, lost=tuple(lost)), cell=self.cell)
+        state.at = self.at
+        return state
 
     def to_json(self) -> dict[str, Any]:
         """As the server reads it."""
@@ -111,8 +125,12 @@ class Saving:
         programs: dict[Language, Program],
         busy: Callable[[Language], bool],
         done: Callable[[list[State] | ExecutorError], None],
+        again: Mapping[Language, State] = MappingProxyType({}),
     ) -> None:
-        """Begin to save `languages`, each with the number of its last cell; `busy` tells whether one runs a cell."""
+        """Begin to save `languages`, each with the number of its last cell; `busy` tells whether one runs a cell.
+
+        In those of them that are in `again` no cell ran since that state was saved: it stays where that fails.
+        """
         self._workspace = workspace
         self._crew = crew
         self._guard = guard
@@ -120,6 +138,7 @@ class Saving:
         self._programs = programs
         self._limit = limit
         self._busy = busy
+        self._again = again
         self._done = done
         self._trial: Worker | None = None
         self._events: list[channel.Event] = []
@@ -211,8 +230,13 @@ class Saving:
             else:
                 raise _Failed("What was written could not be read again.")
             self._put_in_place(language)
-        except _Failed as failure:
+        except (_Failed, Busy) as failure:
+            former = self._again.get(language)
+            if former is None and isinstance(failure, Busy):
+                raise
             remove(self._workspace, new)
+            if former is not None:
+                return former.but(failure)
             # what is older than what could not be kept must not come back as if it were that
             remove(self._workspace, state_path(language))
             return State(language, None, str(failure), cell=cell)
@@ -222,7 +246,7 @@ class Saving:
     def _dumped(self, language: Language, path: str, without: list[str]) -> Generator[float, None, StateHead]:
         """The head of the file that the interpreter wrote."""
         room = self._room()
-        if room < self._limit:
+        if room < self._limit and language not in self._again:
             # the former one makes room; the store has it
             remove(self._workspace, state_path(language))
             room = self._room()

@@ -53,6 +53,11 @@ class States:
         self._programs = programs
         self._running = running
         self._good: dict[Language, State] = {}
+        # all that was saved, which every answer has: an earlier one may not have reached the server
+        self._told: dict[Language, State] = {}
+        # whether anything could act between cells when all was saved last, and whose variables that may have changed
+        self._rested = True
+        self._restless: set[Language] = set()
         self._changed: dict[Language, int] = {}
         self._saving: Saving | None = None
         # by pid of a worker: what it takes over, and until when
@@ -99,18 +104,42 @@ class States:
         """From now on the language's state may differ from what was saved."""
         self._changed[language] = number
 
-    def save(self, limit: int, reply: Reply) -> None:
-        """Save what may have changed; `reply` hears of it. Raises Busy."""
+    def rests(self) -> bool:
+        """Whether nothing has acted since all was saved, nor can before the next cell."""
+        return self._rested and not self._restless and not self._acting() and not self._guard.background()
+
+    def _acting(self) -> set[Language]:
+        """The languages whose variables may change between cells, as of now."""
+        # a shell has jobs, which are processes of their own; Node has an event loop; a Python that waits for its next
+        # cell takes no signals, so no timer wakes it
+        languages: set[Language] = {"javascript"} if self._crew.known("javascript") else set()
+        python = self._crew.known("python")
+        if python is not None and not self._guard.only_answers(python.pid):
+            languages.add("python")
+        return languages
+
+    def save(self, limit: int, final: bool, reply: Reply) -> None:
+        """Save what may have changed since it was saved last: by cells, and the `final` time also between them; `reply`
+        hears of it. Raises Busy."""
         if self._running() is not None or (self._saving is not None and not self._saving.over):
             raise Busy("The session is at work. Try again when its code has ended.")
         changed, self._changed = self._changed, {}
+        again: dict[Language, State] = {}
+        if final:
+            # one that could not be kept is not tried again without a cell
+            restless = (self._acting() | self._restless) - changed.keys()
+            again = {language: self._good[language] for language in restless if language in self._good}
         try:
-            self._save(changed, limit, reply)
+            self._save(changed, again, limit, reply)
         except BaseException:
             self._changed = {**changed, **self._changed}
             raise
 
-    def _save(self, changed: dict[Language, int], limit: int, reply: Reply) -> None:
+    def _save(self, changed: dict[Language, int], again: dict[Language, State], limit: int, reply: Reply) -> None:
+        acting = self._acting()
+        rested = not acting and not self._guard.background()
+        self._rested = False
+        self._restless |= acting
         order: list[tuple[Language, int]] = []
         files: list[State] = []
         for language, number in changed.items():
@@ -119,6 +148,7 @@ class States:
                 order.append((language, number))
             elif language not in self._good:
                 files.append(State(language, None, f"The {NAMES[language]} process had ended.", cell=number))
+        order += [(language, state.cell) for language, state in again.items()]
 
         def done(states: list[State] | ExecutorError) -> None:
             if isinstance(states, ExecutorError):
@@ -128,7 +158,11 @@ class States:
                 return
             for state in (*states, *files):
                 self._keep(state)
-            reply([*states, *files])
+                self._told[state.language] = state
+                if state.language not in acting:
+                    self._restless.discard(state.language)
+            self._rested = rested
+            reply(list(self._told.values()))
 
         self._saving = Saving(
             order,
@@ -140,6 +174,7 @@ class States:
             programs=self._programs,
             busy=lambda language: self._running() == language,
             done=done,
+            again=again,
         )
         self._saving.step(time.monotonic())
 
@@ -254,6 +289,7 @@ class States:
             self._notices.append(f"The variables of {NAMES[language]} could not be brought back: {problem}")
 
     def _drop(self, language: Language) -> None:
+        self._told.pop(language, None)
         if self._good.pop(language, None) is not None:
             remove(self._workspace, state_path(language))
 

@@ -10,8 +10,9 @@ import sys
 import psutil
 import pytest
 
-from executor import Busy, Executor, NoSuchSession
+from executor import Busy, Executor, NoSuchSession, account
 from executor.events import SessionClosed, SessionParked, SessionRestored, SnapshotTaken
+from executor.store import Record
 from tests.executor.conftest import run, zygotes
 from tests.executor.crowd import until
 
@@ -247,3 +248,211 @@ async def test_a_session_that_was_only_opened_leaves_nothing_in_the_store_when_i
         await executor.close_session(session.id, owner="a")
         await asyncio.sleep(0.3)
         assert not list((tmp_path / "kept").rglob("*.snap"))
+
+
+A = {"owner": "a", "conversation": "1"}
+
+
+async def saved(executor):
+    """Wait until everything of a's session is saved."""
+    session = executor._up.keeper.table.get(executor.list_sessions(**A)[0].id)
+    await until(lambda: session.snapshot.dirty_since is None and session.snapshot.taken_at is not None)
+    return session
+
+
+async def test_a_session_that_rests_and_is_saved_is_parked_without_being_saved_again(settings):
+    events = []
+    chosen = settings(max_sessions=1, snapshot_after=0.1, security_policy="standard")
+    async with Executor(chosen) as executor:
+        await run(executor, "x = 41; open('f', 'w').write('data')", **A)
+        await saved(executor)
+        refused = await run(executor, "sudo ls", "bash", **A)
+        assert refused.status == "blocked"
+        await saved(executor)
+        executor.bus.subscribe(events.append)
+        await run(executor, "1", owner="b")
+        assert executor.list_sessions(**A)[0].state == "parked"
+        assert not [e for e in events if isinstance(e, SnapshotTaken) and e.owner == "a"]
+    async with Executor(chosen) as executor:
+        # nor does a later server think that something came after
+        result = await run(executor, "print(x + 1, open('f').read())", **A)
+        assert (result.stdout, "it was parked" in result.notices[0]) == ("42 data\n", True), result
+        history = await executor.history(result.session_id, **A)
+        assert [entry.result.status for entry in history] == ["ok", "blocked", "ok"]
+
+
+SHOW = """
+import os
+
+def show(n):  # whole, whenever somebody looks
+    with open("g", "w") as file:
+        file.write(str(n))
+    os.replace("g", "f")
+"""
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        (
+            "python",
+            "import threading, time\nn = 0\ndef write():\n    global n\n    while True:\n        n += 1\n"
+            "        show(n)\n        time.sleep(0.05)\n"
+            "threading.Thread(target=write, daemon=True).start()",
+        ),
+        (
+            "javascript",
+            "var n = 0; const fs = require('fs'); "
+            "setInterval(() => { n += 1; fs.writeFileSync('g', String(n)); fs.renameSync('g', 'f') }, 50).unref(); 0",
+        ),
+    ],
+    ids=["a thread", "an event loop"],
+)
+async def test_what_acts_by_itself_between_cells_is_saved_when_it_is_parked(settings, language, code):
+    async with Executor(settings(max_sessions=1, snapshot_after=0.1, security_policy="off")) as executor:
+        await run(executor, SHOW, **A)
+        assert (await run(executor, code, language, **A)).status == "ok"
+        session = await saved(executor)
+        await until(lambda: list(executor._backend._sessions.glob("*/f")))
+        path = next(folder for folder in executor._backend._sessions.iterdir() if (folder / "f").exists()) / "f"
+        then = int(path.read_text() or 0)
+        await until(lambda: int(path.read_text() or 0) > then + 10)
+        assert session.snapshot.dirty_since is None
+        await run(executor, "1", owner="b")
+        assert executor.list_sessions(**A)[0].state == "parked"
+        show = "console.log(n)" if language == "javascript" else "print(n)"
+        for result in (await run(executor, "print(open('f').read())", **A), await run(executor, show, language, **A)):
+            assert int(result.stdout) > then + 8, result
+
+
+ENDS = {
+    "a thread": (
+        "python",
+        "import threading, time\nn = 0\ndef write():\n    global n\n    time.sleep(1.5)\n    n = 1\n    show(1)\n"
+        "thread = threading.Thread(target=write)\nthread.start()",
+    ),
+    "a process": ("bash", "(sleep 1.5; echo 1 > g; mv g f) &"),
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+async def test_what_ends_between_the_last_save_and_parking_is_saved_too(settings, what):
+    language, code = ENDS[what]
+    async with Executor(settings(max_sessions=1, snapshot_after=0.1, security_policy="off")) as executor:
+        written = lambda: list(executor._backend._sessions.glob("*/f"))  # noqa: E731
+        await run(executor, f"{SHOW}\nn = 1", **A)
+        assert (await run(executor, code, language, **A)).status == "ok"
+        session = await saved(executor)
+        assert not written(), "this shows something only where it was saved before"
+        await until(written)
+        await asyncio.sleep(0.3)
+        if what == "a thread":
+            # when the shell is saved, Python's thread has ended, and no cell of Python's ran
+            await run(executor, "true", "bash", **A)
+            await saved(executor)
+        await run(executor, "1", owner="b")
+        assert session.ref is None
+        result = await run(executor, "print(n, open('f').read().strip())", **A)
+        assert result.stdout == "1 1\n", result
+
+
+async def test_a_state_that_cannot_be_saved_once_more_when_it_is_parked_stays_as_it_was_and_that_is_told(settings):
+    code = """
+import os, threading, time
+n = 1
+class Bomb:
+    def __reduce__(self):
+        return os.abort, ()
+def plant():
+    global n, bomb
+    time.sleep(1.5)
+    n, bomb = 2, Bomb()
+    open("f", "w").write("planted")
+    time.sleep(600)
+threading.Thread(target=plant, daemon=True).start()
+"""
+    async with Executor(settings(max_sessions=1, snapshot_after=0.1)) as executor:
+        await run(executor, code, **A)
+        session = await saved(executor)
+        await until(lambda: list(executor._backend._sessions.glob("*/f")))
+        await run(executor, "1", owner="b")
+        assert session.ref is None
+        result = await run(executor, "print(n, 'bomb' in globals(), open('f').read())", **A)
+        assert result.stdout == "1 False planted\n", result
+        assert "what changed between cells (could not be saved" in result.notices[0], result.notices
+
+
+async def test_a_session_that_was_woken_no_longer_says_that_nothing_came_after_it(settings):
+    chosen = settings(max_sessions=1, snapshot_after=3600.0, snapshot_every=3600.0)
+    async with Executor(chosen) as executor:
+        await run(executor, "x = 1", **A)
+        await run(executor, "1", owner="b")
+        await run(executor, "x = 2", **A)
+        session = executor._up.keeper.table.get(executor.list_sessions(**A)[0].id)
+        await until(lambda: not session.snapshot.says_parked)
+        for leader in zygotes()[-1].children():
+            leader.kill()
+        await until(lambda: not executor._backend.alive(session.ref))
+        assert (await run(executor, "print(x)", **A)).stdout == "1\n"
+        copy = json.loads(json.dumps(await stored(executor, session.id)))
+        assert copy["parked"] is False
+
+
+async def stored(executor, session_id):
+    """What the store says beside a session's snapshot."""
+    snapshot, parcel, _ = await executor._up.snapshots._store.load(session_id)
+    await parcel.aclose()
+    return snapshot.meta
+
+
+async def test_a_parked_session_holds_no_results_but_those_nobody_was_given(settings):
+    async with Executor(settings(max_sessions=1)) as executor:
+        await run(executor, "'first'", **A)
+        session_id, untold = await executor.start_execution("'second'", language="python", **A)
+        told = (await run(executor, "'third'", **A)).execution_id
+        newest = (await run(executor, "'fourth'", **A)).execution_id
+        await run(executor, "1", owner="b")
+        session = executor._up.keeper.table.get(session_id)
+        assert session.ref is None and set(session.runs) == {untold, newest} and told not in session.runs
+        ended = await executor.wait(session_id=session_id, execution_id=untold, patience=5, **A)
+        assert "second" in str(ended.outputs)
+
+
+async def test_a_session_that_was_damaged_while_the_server_was_down_is_told_of(settings, tmp_path):
+    chosen = settings()
+    async with Executor(chosen) as executor:
+        first = await run(executor, "x = 1", **A)
+    for path in (tmp_path / "kept").rglob("*.snap"):
+        path.write_bytes(path.read_bytes()[:-1])
+    async with Executor(chosen) as executor:
+        with pytest.raises(NoSuchSession, match="damaged while the server was down"):
+            await run(executor, "x", session_id=first.session_id, **A)
+        with pytest.raises(NoSuchSession, match="There is no session"):
+            await run(executor, "x", session_id=first.session_id, owner="b")
+        result = await run(executor, "print('x' in globals())", **A)
+        assert result.stdout == "False\n" and "damaged while the server was down" in result.notices[0]
+        assert (await run(executor, "1", **A)).notices == ()
+    # the damaged file is still there, but this was told
+    async with Executor(chosen) as executor:
+        assert "it was parked" in (await run(executor, "1", **A)).notices[0]
+        await executor.close_session(result.session_id, **A)
+        assert (await run(executor, "1", **A)).notices == ()
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"owner": ["a"]},
+        {"conversation": 1},
+        {"numbers": []},
+        {"numbers": {"python": float("inf")}},
+        {"created_at": "soon"},
+        {"states": [{}]},
+        {"packages": 1},
+    ],
+)
+async def test_whatever_a_snapshot_says_about_its_session_it_is_read_or_left(settings, meta):
+    good = {"owner": "a", "conversation": None, "own": False, "created_at": 1.0, "last_used": 1.0, "executions": 1}
+    good |= {"numbers": {"python": 1}, "packages": {}, "parked": True, "states": []}
+    assert account.session_of(Record("id", good, 1.0, 1, 1), settings()).owner == "a"
+    assert account.session_of(Record("id", good | meta, 1.0, 1, 1), settings()) is None

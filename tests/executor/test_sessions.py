@@ -77,11 +77,16 @@ async def test_without_snapshots_the_longest_idle_session_ends_over_the_cap_and_
 
 async def test_nobody_at_work_is_ever_evicted(make_settings):
     async with Executor(make_settings(max_sessions=1, queue_wait=0.2)) as executor:
-        working = asyncio.create_task(run(executor, "import time; time.sleep(1); print(1)", owner="a"))
-        await asyncio.sleep(0.5)
+        code = "print('at work', flush=True)\nimport time; time.sleep(60)"
+        session_id, execution_id = await executor.start_execution(code, language="python", owner="a")
+        async for event in executor.attach(execution_id, session_id=session_id, owner="a"):
+            if getattr(event, "text", "") == "at work\n":
+                break
         with pytest.raises(Busy, match="Try again in"):
             await executor.create_session(owner="b")
-        assert (await working).stdout == "1\n"
+        assert await executor.interrupt(session_id=session_id, owner="a")
+        ended = await executor.wait(session_id=session_id, owner="a", patience=20)
+        assert (ended.status, ended.stdout) == ("interrupted", "at work\n")
         await executor.create_session(owner="b")
 
 

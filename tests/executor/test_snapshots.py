@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from executor import Executor
-from executor.events import SnapshotTaken
+from executor.events import Fault, SessionParked, SnapshotTaken
 from tests.executor.conftest import run
 from tests.executor.crowd import until
 
@@ -46,12 +46,23 @@ async def test_states_that_take_long_to_write_keep_nobody_else_from_being_saved(
     events = []
     async with Executor(settings()) as executor:
         executor.bus.subscribe(events.append)
-        slow = [await run(executor, SLOW, owner="slow", conversation=number) for number in "12"]
-        await asyncio.sleep(1)
-        other = await run(executor, "x = 1", owner="other", conversation="1")
-        await until(
-            lambda: any(e.session_id == other.session_id for e in events if isinstance(e, SnapshotTaken)), seconds=10
-        )
-        for number, result in zip("12", slow, strict=True):
-            assert not any(e.session_id == result.session_id for e in events if isinstance(e, SnapshotTaken))
-            await executor.close_session(result.session_id, owner="slow", conversation=number)
+        for number in "1234567":
+            await run(executor, SLOW, owner="slow", conversation=number)
+        await asyncio.sleep(3)  # those that are saved first have made way by now, and each takes a second more
+        await run(executor, "x = 1", owner="other", conversation="1")
+        await until(lambda: any(e.owner == "other" for e in events if isinstance(e, SnapshotTaken)))
+        assert sum(e.owner == "slow" for e in events if isinstance(e, SnapshotTaken)) <= 4, "it waited for its turn"
+
+
+async def test_when_the_server_stops_one_owners_slow_states_do_not_cost_others_theirs(settings):
+    chosen = settings(snapshot_after=3600.0, snapshot_every=3600.0)
+    events = []
+    async with Executor(chosen) as executor:
+        executor.bus.subscribe(events.append)
+        for number in range(12):
+            await run(executor, SLOW, owner="slow", conversation=f"{number}")
+        others = {(await run(executor, "x = 1", owner=owner, conversation="1")).session_id for owner in "abc"}
+    parked = {event.session_id for event in events if isinstance(event, SessionParked)}
+    assert others <= parked
+    unsaved = [event.detail for event in events if isinstance(event, Fault) and "was not saved" in event.detail]
+    assert unsaved and len(unsaved) + len(parked) == 15
