@@ -11,6 +11,7 @@ from executor.settings import Settings
 from space.connections import MAX_WAITING_BYTES
 from tests.e2e.running import client, data_of, identity, text_of
 from tests.load.cells import short
+from tests.load.client import ask
 from tests.load.plan import Plan
 from tests.load.server import Server
 from tests.load.sockets import Raw, die_uploading, hold, stop_reading
@@ -38,7 +39,7 @@ async def alone(server: Server, tally: Tally, count: int, seed: int) -> None:
         for number in range(count + UNCOUNTED):
             cell = short(chance)
             began = time.monotonic()
-            answer = await session.call_tool(cell.tool, cell.arguments)
+            answer = await ask(session, cell.tool, cell.arguments)
             if number >= UNCOUNTED:
                 tally.took(ALONE, time.monotonic() - began)
             if not all(word in text_of(answer) for word in cell.words):
