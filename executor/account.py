@@ -84,6 +84,18 @@ def session_of(record: Record, settings: Settings) -> Session | None:
         return None
 
 
+def adopt(session: Session, snapshot: Snapshot, settings: Settings) -> None:
+    """What is loaded is not the snapshot that was known: another server has written it meanwhile, or a newer one could
+    not be read. The session is as this one says."""
+    record = Record(session.id, snapshot.meta, snapshot.taken_at, snapshot.bytes, snapshot.sequence)
+    if snapshot.taken_at == session.snapshot.taken_at or (found := session_of(record, settings)) is None:
+        return
+    session.numbers, session.packages, session.executions = found.numbers, found.packages, found.executions
+    ours, its = session.snapshot, found.snapshot
+    ours.taken_at, ours.bytes, ours.executions, ours.states = its.taken_at, its.bytes, its.executions, its.states
+    ours.clean, ours.says_parked, ours.blank = its.clean, its.says_parked, its.blank
+
+
 def told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> list[str]:
     """What the next result says about a session that came back."""
     if session.snapshot.blank:

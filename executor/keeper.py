@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from executor.backend import Backend, SessionSpec
-from executor.errors import ExecutorError, SandboxTooWeak
+from executor.errors import BackendFailed, ExecutorError, SandboxTooWeak
 from executor.events import Bus, Fault, SessionOpened, SessionRestored
 from executor.parking import Parking
 from executor.quotas import Quotas
@@ -61,10 +61,12 @@ class Keeper:
         self._places = parking.places
         self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
         self._retire_at = time.monotonic()
+        self._closing = False
         self._sweeper = tasks.own(self._sweep_on())
 
     async def aclose(self, deadline: float) -> None:
-        """Park every session within `deadline` seconds."""
+        """Park every session within `deadline` seconds, and let none live any more."""
+        self._closing = True
         self._sweeper.cancel()
         await self._parking.park_all(deadline)
 
@@ -132,9 +134,11 @@ class Keeper:
             await self._admit_memory(session.owner)
             await self._places.acquire(session.owner, began + self._settings.queue_wait)
             try:
+                self._must_be_open()
                 ref = await self._backend.create(SessionSpec(session.id))
                 try:
                     said = await self._snapshots.bring_back(session, ref)
+                    self._must_be_open()
                 except BaseException:
                     await self._backend.close(ref)
                     raise
@@ -161,8 +165,12 @@ class Keeper:
         began = time.monotonic()
         await self._places.acquire(owner, began + self._settings.queue_wait)
         try:
+            self._must_be_open()
             session_id = new_id()
             ref = await self._backend.create(SessionSpec(session_id))
+            if self._closing:
+                await self._backend.close(ref)
+            self._must_be_open()
         except BaseException:
             self._places.release()
             raise
@@ -190,6 +198,11 @@ class Keeper:
                 break
             await self._parking.park(session, "room")
         self._quotas.admit_memory(owner)
+
+    def _must_be_open(self) -> None:
+        """While the server stops, places that become free are nobody's: whoever lived now would be lost."""
+        if self._closing:
+            raise BackendFailed("The server is stopping. Try again in a minute.")
 
     def _must_hold(self) -> None:
         if self._sandbox.level == "weak" and not self._settings.allow_weak_sandbox:

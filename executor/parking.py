@@ -33,6 +33,8 @@ PARK_AT_ONCE = 4
 MAKES_WAY_AFTER = 1.0
 """Seconds after which a session that is parked as the server stops makes way for others."""
 
+TRY_AGAIN_AFTER = 0.2
+
 UNSAVED = 3
 """Failed tries in a row after which a session counts as one that cannot be saved."""
 
@@ -146,7 +148,8 @@ class Parking:
             if not as_saved and not await self._snapshots.take(session, parked=True):
                 return False
             if not force and (session.busy or session.touched != touched):
-                session.snapshot.clean = False
+                snapshot.clean = False
+                self.restamp(session)
                 return False
             if session not in self._table:  # it was closed meanwhile, and that gave its place back
                 return True
@@ -160,7 +163,7 @@ class Parking:
         snapshots = self._snapshots
         if not snapshots.may_stand(session):
             return False
-        return session.snapshot.clean or ((await self._look(session)).rests and snapshots.may_stand(session))
+        return (await self._look(session)).rests and snapshots.may_stand(session)
 
     async def fall(self, session: Session) -> None:
         """A session's processes are gone, unasked: what is left of it is its snapshot, if it has one."""
@@ -209,8 +212,12 @@ class Parking:
             few = Cells(PARK_AT_ONCE, PARK_AT_ONCE, shared=self._shared, long_after=MAKES_WAY_AFTER)
 
             async def park(session: Session) -> None:
-                async with few.turn(session.owner, math.inf):
-                    await self.park(session, "shutdown", force=True)
+                while session.ref is not None:
+                    async with few.turn(session.owner, math.inf):
+                        parked = await self.park(session, "shutdown", force=True)
+                    if not parked:
+                        # its leader may be at a save that was given up, or the store had a hiccup
+                        await asyncio.sleep(TRY_AGAIN_AFTER)
                 await snapshots.restamp(session)
 
             # those first that are saved already, which is quick

@@ -171,10 +171,12 @@ class Snapshots:
                 return
             if not self._store.may_stamp(session.id):
                 return
-            meta = account.meta_of(session, snapshot.states, executions=snapshot.executions, parked=parked)
             try:
-                record = await self._store.stamp(session.id, meta)
+                # nothing else: the rest may be ahead of what is in the snapshot
+                changes = {"parked": parked, "last_used": session.last_used}
+                record = await self._store.stamp(session.id, changes, renewed=parked)
             except StoreFailed as error:
+                snapshot.retry_at = time.monotonic() + RETRY_AFTER
                 self._bus.publish(SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error)))
                 return
             snapshot.taken_at, snapshot.bytes, snapshot.says_parked = record.taken_at, record.bytes, parked
@@ -244,6 +246,8 @@ class Snapshots:
                 if session.id not in self._asked and self._is_due(session):
                     self._asked.add(session.id)
                     self._tasks.own(self._take_one(session))
+                elif self._is_to_be_stamped(session):
+                    self._tasks.own(self.restamp(session))
 
     async def _take_one(self, session: Session) -> None:
         try:
@@ -252,6 +256,13 @@ class Snapshots:
                     await self.take(session)
         finally:
             self._asked.discard(session.id)
+
+    def _is_to_be_stamped(self, session: Session) -> bool:
+        """Whether a live session's snapshot says that it was parked: when it was woken, that could not be mended."""
+        snapshot = session.snapshot
+        if not snapshot.says_parked or snapshot.lock.locked() or session.life.locked():
+            return False
+        return time.monotonic() >= snapshot.retry_at and self._store.may_stamp(session.id)
 
     def _is_due(self, session: Session) -> bool:
         snapshot, now = session.snapshot, time.monotonic()
@@ -276,6 +287,7 @@ class Snapshots:
             session.snapshot = SnapshotState()
             session.packages.clear()
             return ["Session restored empty: its snapshot is gone or damaged, its variables and files are lost."]
+        account.adopt(session, snapshot, self._settings)
         async with aclosing(parcel):
             await self._backend.unpack(ref, parcel)
         # before any code of the guest's, which unpickling is, can touch the folder

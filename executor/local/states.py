@@ -241,6 +241,10 @@ class States:
         """A worker has taken over its state, or failed to."""
         if self._restoring.pop(worker.pid, None) is None or event["id"] != str(worker.pid):
             return
+        # loading runs the guest's code, too
+        acting = self._acting()
+        self._rested = self._rested and not acting and not self._guard.background()
+        self._restless |= acting
         if event["problem"]:
             self._fail(worker.language, event["problem"])
             return

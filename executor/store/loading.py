@@ -111,6 +111,15 @@ class Loading:
                 refused = False
                 try:
                     return await self._open(held, name)
+                except _NotThere as error:
+                    why = why or f"{error}"
+                    late = name not in held.written and time.monotonic() < self._settled_at
+                    if late and pause is not None:
+                        break
+                    if late:
+                        raise StoreFailed(
+                            f"The snapshot is not all there yet: {error}. Try again in a minute."
+                        ) from None
                 except Damaged as error:
                     why = why or f"{error}"
                 except OSError as error:
@@ -122,8 +131,6 @@ class Loading:
                 if refused:
                     raise StoreFailed(f"The snapshot cannot be read now: {why}. Try again later.")
             else:
-                if time.monotonic() < self._settled_at and not any(name in held.written for name in names):
-                    raise StoreFailed(f"The snapshot is not all there yet: {why}. Try again in a minute.")
                 return await self._choose_damaged(held, names, why)
             await asyncio.sleep(pause or 0)
         raise AssertionError("the last try ends in one way or the other")
@@ -152,7 +159,10 @@ class Loading:
         else:
             manifest, size = await self._access.ask(partial(read_manifest, self._access.medium, name))
         opening = partial(Giving, self._access.medium, manifest, salvage=salvage)
-        return await self._access.ask(opening, late=Giving.close), size
+        try:
+            return await self._access.ask(opening, late=Giving.close), size
+        except (Damaged, FileNotFoundError) as error:
+            raise _NotThere(f"{error}") from None
 
     async def _give(self, giving: Giving, held: Held) -> AsyncIterator[bytes]:
         try:
@@ -164,3 +174,7 @@ class Loading:
                 held.missing = frozenset(giving.damaged)
         except Damaged as error:
             raise StoreFailed(f"The snapshot changed while it was read: {error}. Try again.") from None
+
+
+class _NotThere(Damaged):
+    """A manifest proves itself, but its packs are not there in full."""

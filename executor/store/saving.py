@@ -69,9 +69,9 @@ class Saving:
         todo = await asyncio.to_thread(plan, former, usable, wanted.tree, wanted.history)
         return await self._write(held, wanted, todo)
 
-    async def stamp(self, held: Held, meta: dict[str, Any]) -> Record:
-        """The newest snapshot once more, with another `meta`: a new manifest, no contents. Raises StoreFailed, also
-        where the snapshot cannot be built upon."""
+    async def stamp(self, held: Held, changes: dict[str, Any], *, renewed: bool) -> Record:
+        """The newest snapshot once more, with `changes` in its meta: a new manifest, no contents. Raises StoreFailed,
+        also where the snapshot cannot be built upon."""
         await self._epoch.claim()
         former = await self._former(held)
         if former is None or held.missing:
@@ -81,7 +81,8 @@ class Saving:
             raise StoreFailed("The snapshot's contents cannot be relied on.")
         held.sequence += 1
         name = Name(held.key, self._epoch.order(held.sequence), "snap")
-        manifest = replace(former, name=name, meta=meta, taken_at=time.time())
+        taken_at = time.time() if renewed else former.taken_at
+        manifest = replace(former, name=name, meta=former.meta | changes, taken_at=taken_at)
         held.written[name] = time.monotonic()
         try:
             record = await self._publish(held, manifest, None)

@@ -111,11 +111,14 @@ class Store:
                 held.sequence = max(held.sequence, order[1])
             return await self._saving.save(held, Wanted(session_id, meta, tree, changed, history))
 
-    async def stamp(self, session_id: str, meta: dict[str, Any]) -> Record:
-        """The session's newest snapshot with another `meta`, without asking for any content: of a folder that has not
-        changed since. Raises StoreFailed, and leaves the snapshot as it was."""
+    async def stamp(self, session_id: str, changes: dict[str, Any], *, renewed: bool) -> Record:
+        """The session's newest snapshot with `changes` in its meta, without asking for any content; `renewed` where the
+        session is still as it was then, so that it counts as taken now.
+
+        Raises StoreFailed, and leaves the snapshot as it was.
+        """
         async with self._table.turn(key_of(session_id)) as held:
-            return await self._saving.stamp(held, json.loads(json.dumps(meta)))
+            return await self._saving.stamp(held, json.loads(json.dumps(changes)), renewed=renewed)
 
     def may_stamp(self, session_id: str) -> bool:
         """Whether `stamp` can be tried: what the newest snapshot refers to is known, and nobody else may delete it."""

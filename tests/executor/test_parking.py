@@ -10,7 +10,7 @@ import sys
 import psutil
 import pytest
 
-from executor import Busy, Executor, NoSuchSession, account
+from executor import Busy, Executor, ExecutorError, NoSuchSession, account
 from executor.events import SessionClosed, SessionParked, SessionRestored, SnapshotTaken
 from executor.store import Record
 from tests.executor.conftest import run, zygotes
@@ -328,23 +328,37 @@ async def test_what_acts_by_itself_between_cells_is_saved_when_it_is_parked(sett
 ENDS = {
     "a thread": (
         "python",
-        "import threading, time\nn = 0\ndef write():\n    global n\n    time.sleep(1.5)\n    n = 1\n    show(1)\n"
-        "thread = threading.Thread(target=write)\nthread.start()",
+        """
+import threading, time
+def write():
+    global n
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    n = 1
+    show(1)
+threading.Thread(target=write).start()
+""",
     ),
-    "a process": ("bash", "(sleep 1.5; echo 1 > g; mv g f) &"),
+    "a process": ("bash", "(while [ ! -e go ]; do sleep 0.05; done; echo 1 > g; mv g f) &"),
 }
+
+
+async def touch(executor, name):
+    """Make a file in the only session's folder, past the server, which does not hear of it."""
+    await until(lambda: len(list(executor._backend._sessions.iterdir())) == 1)
+    (folder,) = executor._backend._sessions.iterdir()
+    (folder / name).write_text("")
 
 
 @pytest.mark.parametrize("what", ENDS)
 async def test_what_ends_between_the_last_save_and_parking_is_saved_too(settings, what):
     language, code = ENDS[what]
     async with Executor(settings(max_sessions=1, snapshot_after=0.1, security_policy="off")) as executor:
-        written = lambda: list(executor._backend._sessions.glob("*/f"))  # noqa: E731
-        await run(executor, f"{SHOW}\nn = 1", **A)
+        await run(executor, f"{SHOW}\nn = {int(what == 'a process')}", **A)
         assert (await run(executor, code, language, **A)).status == "ok"
         session = await saved(executor)
-        assert not written(), "this shows something only where it was saved before"
-        await until(written)
+        await touch(executor, "go")
+        await until(lambda: list(executor._backend._sessions.glob("*/f")))
         await asyncio.sleep(0.3)
         if what == "a thread":
             # when the shell is saved, Python's thread has ended, and no cell of Python's ran
@@ -365,7 +379,8 @@ class Bomb:
         return os.abort, ()
 def plant():
     global n, bomb
-    time.sleep(1.5)
+    while not os.path.exists("go"):
+        time.sleep(0.01)
     n, bomb = 2, Bomb()
     open("f", "w").write("planted")
     time.sleep(600)
@@ -374,12 +389,56 @@ threading.Thread(target=plant, daemon=True).start()
     async with Executor(settings(max_sessions=1, snapshot_after=0.1)) as executor:
         await run(executor, code, **A)
         session = await saved(executor)
+        await touch(executor, "go")
         await until(lambda: list(executor._backend._sessions.glob("*/f")))
         await run(executor, "1", owner="b")
         assert session.ref is None
         result = await run(executor, "print(n, 'bomb' in globals(), open('f').read())", **A)
         assert result.stdout == "1 False planted\n", result
         assert "what changed between cells (could not be saved" in result.notices[0], result.notices
+
+
+async def test_what_begins_when_a_session_is_woken_is_saved_though_no_cell_ran(settings):
+    code = """
+class Wakes:
+    def __reduce__(self):
+        return wake, ()
+def wake():
+    import os, threading, time  # the names of the session are not there yet
+    def write():
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+        open("f", "w").write("2")
+    threading.Thread(target=write).start()
+    return 1
+n = Wakes()
+"""
+    async with Executor(settings(max_sessions=1, snapshot_after=0.1, security_policy="off")) as executor:
+        await run(executor, code, **A)
+        session = await saved(executor)
+        await run(executor, "1", owner="b")
+        await executor.list_files(session.id, **A)
+        await touch(executor, "go")
+        await until(lambda: list(executor._backend._sessions.glob("*/f")))
+        await run(executor, "1", owner="b")
+        assert session.ref is None
+        assert "f" in [info.path for info in await executor.list_files(session.id, **A)]
+
+
+async def test_a_call_that_waits_for_a_place_while_the_server_stops_does_not_live_and_is_not_said_to_be_lost(settings):
+    chosen = settings(max_sessions=1, queue_wait=30.0)
+    async with Executor(chosen) as executor:
+        await run(executor, "x = 1", **A)
+        await run(executor, "1", owner="b")
+        # b's session works, a's waits for its place
+        await executor.start_execution("import time; time.sleep(60)", language="python", owner="b")
+        waiting = asyncio.create_task(run(executor, "x", **A))
+        await until(lambda: executor._up.parking.places.waiting)
+    with pytest.raises(ExecutorError, match="stopping"):
+        await waiting
+    async with Executor(chosen) as executor:
+        result = await run(executor, "print(x)", **A)
+        assert (result.stdout, "it was parked" in result.notices[0]) == ("1\n", True), result
 
 
 async def test_a_session_that_was_woken_no_longer_says_that_nothing_came_after_it(settings):

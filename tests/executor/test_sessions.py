@@ -76,7 +76,7 @@ async def test_without_snapshots_the_longest_idle_session_ends_over_the_cap_and_
 
 
 async def test_nobody_at_work_is_ever_evicted(make_settings):
-    async with Executor(make_settings(max_sessions=1, queue_wait=0.2)) as executor:
+    async with Executor(make_settings(max_sessions=1, queue_wait=0.2, snapshots=False)) as executor:
         code = "print('at work', flush=True)\nimport time; time.sleep(60)"
         session_id, execution_id = await executor.start_execution(code, language="python", owner="a")
         async for event in executor.attach(execution_id, session_id=session_id, owner="a"):

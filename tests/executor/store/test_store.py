@@ -71,29 +71,31 @@ async def test_when_nothing_changed_nothing_is_written_and_for_meta_alone_only_a
 async def test_a_stamp_changes_the_meta_and_asks_for_no_content(opened, room, new_room):
     fill(room)
     store = await opened()
-    first = await store.save("id", {"n": 1}, room.tree(), room.changed, history=b"h")
+    first = await store.save("id", {"n": 1, "m": 1}, room.tree(), room.changed, history=b"h")
     asked = len(room.asked)
-    record = await store.stamp("id", {"n": 2})
-    assert (record.meta, len(room.asked)) == ({"n": 2}, asked) and record.taken_at > first.taken_at
+    record = await store.stamp("id", {"n": 2}, renewed=False)
+    assert record.taken_at == first.taken_at
+    record = await store.stamp("id", {"n": 2}, renewed=True)
+    assert (record.meta, len(room.asked)) == ({"n": 2, "m": 1}, asked) and record.taken_at > first.taken_at
     assert len(opened.files(".snap")) == len(opened.files(".pack")) == 1, "the former manifest goes"
     for again in (store, await opened()):
         snapshot, parcel, history = await again.load("id")
-        assert (snapshot.meta, history) == ({"n": 2}, b"h")
+        assert (snapshot.meta, history) == ({"n": 2, "m": 1}, b"h")
         assert (await new_room().unpack(parcel)).content() == room.content()
-    assert (await store.save("id", {"n": 2}, room.tree(), room.changed, history=b"h")).written == 0
+    assert (await store.save("id", {"n": 2, "m": 1}, room.tree(), room.changed, history=b"h")).written == 0
 
 
 async def test_a_stamp_that_cannot_be_put_leaves_the_snapshot_as_it_was(opened, room, new_room):
     fill(room)
     store = await opened()
     with pytest.raises(StoreFailed):
-        await store.stamp("id", {"n": 1})
+        await store.stamp("id", {"n": 1}, renewed=True)
     await store.save("id", {"n": 1}, room.tree(), room.changed)
     (pack,) = opened.files(".pack")
     content = pack.read_bytes()
     pack.unlink()
     with pytest.raises(StoreFailed, match="relied on"):
-        await store.stamp("id", {"n": 2})
+        await store.stamp("id", {"n": 2}, renewed=True)
     pack.write_bytes(content)
     snapshot, parcel, _ = await store.load("id")
     assert snapshot.meta == {"n": 1} and (await new_room().unpack(parcel)).content() == room.content()
