@@ -28,6 +28,7 @@ from executor.settings import SECRET, Settings
 START_DEADLINE = 60.0
 CREATE_DEADLINE = 20.0
 STOP_DEADLINE = 15.0
+ENDING_DEADLINE = 2.0
 
 REFILL_AFTER = 0.1
 """Seconds before the next spare session is forked."""
@@ -188,6 +189,10 @@ class Launcher:
             ours.close()
             with contextlib.suppress(OSError):
                 folder.rmdir()
+            if isinstance(error, ConnectionError):
+                # the zygote is ending, and can be replaced when it has ended
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    await asyncio.to_thread(self._zygote.process.wait, ENDING_DEADLINE)
             raise BackendFailed(f"No session could be made: {error.strerror or error}. Try again.") from None
         finally:
             theirs.close()
