@@ -97,11 +97,15 @@ class Space:
             },
         }
 
-    def serve_until_stopped(self) -> int:
-        """Block until SIGTERM, SIGINT or a failed start, then end everything. Returns the exit code."""
+    def heed_signals(self) -> None:
+        """Have SIGTERM and SIGINT end it cleanly, from before the first request on: somebody may stop what has just
+        begun to answer."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self._stop.set())
+
+    def serve_until_stopped(self) -> int:
+        """Block until a signal or a failed start, then end everything. Returns the exit code."""
         self._stop.wait()
         if self._loop is not None and self._loop.is_running():
             closing = asyncio.run_coroutine_threadsafe(self.aclose(), self._loop)
@@ -147,6 +151,8 @@ class SpaceBlocks(gr.Blocks):
         """Gradio's `launch` with our arguments, unless the caller names others; blocks until the Space is stopped."""
         ours = self.space.launch_arguments()
         ours["app_kwargs"] = {**(others.pop("app_kwargs", None) or {}), **ours["app_kwargs"]}
+        if not prevent_thread_lock:
+            self.space.heed_signals()
         launched = super().launch(prevent_thread_lock=True, **{**ours, **others})
         let_go_of_the_deaf(listener for server in self.server.servers for listener in server.sockets)
         set_start_apart()
