@@ -1,6 +1,6 @@
 """Places: how many sessions may live at once, and who gets the next place.
 
-How the keeper uses it:
+How parking, which holds it, and the keeper use it:
 
     places = Places(settings.max_sessions, self.make_room, tasks=tasks, publish=bus.publish)
     await places.acquire(owner, time.monotonic() + settings.queue_wait)   # before a session is made or restored
