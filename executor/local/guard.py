@@ -136,6 +136,11 @@ class Guard:
             self._figures["memory"] = (
                 f"The session used {usage.memory // MIB} MiB of memory, its limit is {self._limits.memory // MIB} MiB."
             )
+            if usage.at_most:
+                self._figures["memory"] += (
+                    " What its processes share is counted for each of them, as this host cannot tell it apart: use "
+                    "fewer processes."
+                )
             return "memory"
         if now < self._next_folder:
             return None

@@ -26,6 +26,7 @@ class Usage:
     """Bytes of memory, bytes on disk of files that were unlinked but are open, and counts.
 
     `opaque`: processes that hide from the leader, which nothing honest does where Landlock is on: kill them.
+    `at_most`: `memory` counts pages that processes share once for each, as those hide what they share.
     """
 
     memory: int
@@ -34,6 +35,7 @@ class Usage:
     threads: int
     descriptors: int
     opaque: tuple[int, ...] = ()
+    at_most: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Meter:
         self._folders = tuple(folder + "/" for folder in folders)
         self._shared_memory = shared_memory
         self._exact, self._rough = 0, 0
+        self._at_most = False
         self._open = open_workers
         self._hidden: dict[Unlinked, int] = {}
 
@@ -90,7 +93,8 @@ class Meter:
         outside = sum(size for file, size in files.items() if not file.on_disk)
         outside += max(0, sockets - _FREE_SOCKETS) * _SOCKET + self._shm()
         memory = self._memory(members, rough, private, outside)
-        return Usage(memory, unlinked, len(members), threads, descriptors, tuple(opaque) if self._open else ())
+        opaque = opaque if self._open else []
+        return Usage(memory, unlinked, len(members), threads, descriptors, tuple(opaque), self._at_most)
 
     def _memory(self, members: list[int], rough: int, private: int, outside: int) -> int:
         """The sum of what processes hold, without counting shared pages twice where that matters."""
@@ -99,10 +103,15 @@ class Meter:
         guess = self._exact + rough - self._rough
         if guess + outside <= self._limit:
             return guess + outside
-        exact = private
+        exact, hidden = private, 0
         for pid in members:
             proportional = self._proportional(pid)
-            exact += self._status(pid).get(b"RssAnon", 0) if proportional is None else proportional
+            if proportional is None:
+                # what a process shares with its parent may be all or nothing, which only the parent's fork knew
+                proportional = self._status(pid).get(b"RssAnon", 0)
+                hidden += proportional > 0
+            exact += proportional
+        self._at_most = hidden > 1
         self._exact, self._rough = min(exact, rough), rough
         return self._exact + outside
 
