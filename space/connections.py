@@ -15,12 +15,15 @@ import socket
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from starlette.types import Message, Send
+
+if TYPE_CHECKING:
+    from uvicorn import Config
 
 MAX_WAITING_BYTES = 16 * 2**20
 """What may wait to be read by one client, in memory: fifty of the largest answers."""
@@ -28,6 +31,10 @@ SEND_SECONDS = 60.0
 """What one piece may take to leave this process; then its reader has stopped."""
 GIVEN_UP_SECONDS = 120
 """After so long without a sign from the other end the kernel lets go of a connection and of what it still held."""
+KEEP_ALIVE_SECONDS = 120
+"""How long a connection without a request is kept: longer than clients and proxies keep theirs (httpx 5 s, undici 4 s,
+nginx 60 s, hyper and Go 90 s). Whoever closes first must not be us: a client that sends at that moment loses its
+request, and must not repeat one that may have run code."""
 _RESERVED = 512
 """Descriptors that are not for connections: sessions, logs, files, other requests."""
 
@@ -153,6 +160,11 @@ def let_go_of_the_deaf(listeners: Iterable[Any]) -> None:
     for listener in listeners:
         with contextlib.suppress(OSError):  # not TCP
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GIVEN_UP_SECONDS * 1000)
+
+
+def outlast_clients(config: Config) -> None:
+    """Have the server of `config` keep connections between two requests for `KEEP_ALIVE_SECONDS`; for those to come."""
+    config.timeout_keep_alive = KEEP_ALIVE_SECONDS
 
 
 def _weight(value: Any) -> int:

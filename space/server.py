@@ -20,14 +20,14 @@ from executor import Executor, Settings
 from executor.backend import Backend
 from executor.errors import ExecutorError
 from space.access import HostCheck, KeyCheck
-from space.connections import let_go_of_the_deaf, raise_descriptor_limit
+from space.connections import let_go_of_the_deaf, outlast_clients, raise_descriptor_limit
 from space.health import build_id, health_route
 from space.mcp import Endpoint
 from space.page import CSS, HEAD, build_page, theme
 from space.page_uploads import forget_broken_uploads
 from space.toolbox import Tool, Toolbox
 from space.transfer_routes import transfer_routes
-from space.upkeep import set_start_apart
+from space.upkeep import give_back_when_idle, set_start_apart
 
 _log = logging.getLogger(__name__)
 
@@ -125,10 +125,12 @@ class Space:
         self._loop = asyncio.get_running_loop()
         async with self._monitoring.running(measure=self.executor.measure), self._endpoint.running():
             starting = asyncio.create_task(self._start(), name="executor-start")
+            upkeep = asyncio.create_task(give_back_when_idle(self.executor.bus), name="upkeep")
             try:
                 await asyncio.wait({starting}, timeout=_SERVED_WITHOUT)
                 yield
             finally:
+                upkeep.cancel()
                 starting.cancel()
                 await self.aclose()
 
@@ -155,6 +157,7 @@ class SpaceBlocks(gr.Blocks):
             self.space.heed_signals()
         launched = super().launch(prevent_thread_lock=True, **{**ours, **others})
         let_go_of_the_deaf(listener for server in self.server.servers for listener in server.sockets)
+        outlast_clients(self.server.config)
         set_start_apart()
         _log.info("Serving on %s", self.local_url)
         if prevent_thread_lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import subprocess
 import sys
 import time
@@ -30,6 +31,20 @@ def test_page_health_and_metrics_stand_side_by_side(space: RunningSpace) -> None
     page = httpx.get(f"{space.url}/")
     assert page.status_code == 200 and "gradio" in page.text
     assert httpx.get(f"{space.url}/metrics").status_code == 200
+
+
+def test_a_connection_outlasts_the_clients_that_keep_it(space: RunningSpace) -> None:
+    """httpx takes up a connection again for 5 s: a request that is sent just as the server closes it is lost."""
+    kept = http.client.HTTPConnection(space.url.removeprefix("http://"), timeout=10)
+    kept.connect()
+    kept.auto_open = 0  # never a new one in its place
+    try:
+        for pause in (0.0, 6.5):
+            time.sleep(pause)
+            kept.request("GET", "/healthz")
+            assert kept.getresponse().read()
+    finally:
+        kept.close()
 
 
 async def call_until_cut_off(space: RunningSpace, command: str) -> None:
