@@ -30,14 +30,16 @@ _KINDS: dict[int, Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_
 
 
 class Source:
-    """Bytes that are asked for piece by piece."""
+    """Bytes that are asked for piece by piece, one piece read ahead: so the last one is known to be it."""
 
     def __init__(self, pieces: Generator[bytes, None, None]) -> None:
         self._pieces = pieces
+        self._ahead = next(pieces, b"")
 
-    def next(self) -> bytes:
-        """The next piece, not empty; empty at the end."""
-        return next(self._pieces, b"")
+    def next(self) -> tuple[bytes, bool]:
+        """The next piece, empty only where there is none, and whether there are more."""
+        piece, self._ahead = self._ahead, next(self._pieces, b"")
+        return piece, bool(self._ahead)
 
     def close(self) -> None:
         """Let go of what is open. Idempotent."""

@@ -157,11 +157,11 @@ class LocalBackend:
         return Printed(stdout=str(reply.get("stdout", "")), stderr=str(reply.get("stderr", "")))
 
     async def put_file(self, ref: SessionRef, path: str, chunks: AsyncIterable[bytes]) -> FileInfo:
-        """Stream a file in, one acknowledged chunk after the other."""
+        """Stream a file in, chunk by chunk."""
         return file_from((await self._send(ref, chunks, "create", path=path)).get("file"))
 
     async def install(self, ref: SessionRef, language: Ecosystem, parcel: AsyncIterable[bytes]) -> None:
-        """Stream a parcel in, one acknowledged chunk after the other."""
+        """Stream a parcel in, chunk by chunk."""
         await self._send(ref, parcel, "install", language=language)
 
     async def save(self, ref: SessionRef, *, limit: int, begun: Callable[[], None], final: bool) -> list[LanguageState]:
@@ -198,7 +198,7 @@ class LocalBackend:
                 yield piece
 
     async def unpack(self, ref: SessionRef, parcel: AsyncIterable[bytes]) -> None:
-        """Stream a parcel in, one acknowledged chunk after the other."""
+        """Stream a parcel in, chunk by chunk."""
         await self._send(ref, parcel, "unpack")
 
     async def get_file(
@@ -252,35 +252,38 @@ class LocalBackend:
         raise BackendFailed("The session is gone.")
 
     async def _pieces(self, ref: SessionRef, op: str, **arguments: object) -> AsyncIterator[bytes]:
-        """What request `op` began to give, piece by piece; whatever fails, the leader lets go of it."""
+        """What request `op` gives, piece by piece; whatever fails, the leader lets go of it."""
         connection = self._connection(ref)
-        handle, _ = await connection.request(op, deadline=REQUEST_DEADLINE, **arguments)
+        handle, (reply, data) = await connection.request(op, deadline=REQUEST_DEADLINE, **arguments)
+        more = reply.get("more") is True
         try:
-            while True:
-                _, (_, data) = await connection.request("read", deadline=REQUEST_DEADLINE, handle=handle)
-                if not data:
-                    return
+            if data:
                 yield data
+            while more:
+                _, (reply, data) = await connection.request("read", deadline=REQUEST_DEADLINE, handle=handle)
+                more = reply.get("more") is True
+                if data:
+                    yield data
         finally:
-            await self._release(connection, handle)
+            if more:
+                await self._release(connection, handle)
 
     async def _send(
         self, ref: SessionRef, chunks: AsyncIterable[bytes], op: str, **arguments: object
     ) -> dict[str, Any]:
-        """The reply to the end of what request `op` began; whatever fails, the leader lets go of it."""
+        """The reply to the end of what request `op` begins; whatever fails, the leader lets go of it."""
         connection = self._connection(ref)
-        handle, _ = await connection.request(op, deadline=REQUEST_DEADLINE, **arguments)
+        number = connection.begin(op, **arguments)
         try:
             async for data in chunks:
                 for start in range(0, len(data), wire.CHUNK):
-                    await connection.write_chunk(
-                        handle, bytes(data[start : start + wire.CHUNK]), deadline=REQUEST_DEADLINE
-                    )
-            _, (reply, _) = await connection.request("commit", deadline=REQUEST_DEADLINE, handle=handle)
+                    piece = bytes(data[start : start + wire.CHUNK])
+                    await connection.send_piece(number, piece, deadline=REQUEST_DEADLINE)
+            return await connection.finish(number, deadline=REQUEST_DEADLINE)
         except BaseException:
-            await self._release(connection, handle)
+            connection.forget(number)
+            await self._release(connection, number)
             raise
-        return reply
 
     async def _release(self, connection: Connection, handle: int) -> None:
         with contextlib.suppress(BackendFailed):

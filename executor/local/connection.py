@@ -179,29 +179,62 @@ class Connection(asyncio.Protocol):
 
     async def request(self, op: str, *, deadline: float, **arguments: Any) -> tuple[int, Outcome]:
         """(number of the request, its reply and chunk). Raises the error that the leader names, or BackendFailed."""
-        number = self._next_request
-        self._next_request += 1
-        self._must_live()
+        number = self._number()
         message = {"op": op, "request": number, **arguments}
         return number, await self._exchange(number, wire.encode(message), op, deadline)
 
-    async def write_chunk(self, handle: int, data: bytes, *, deadline: float) -> None:
-        """Append to the upload that request `handle` began, and wait until it is written."""
+    def begin(self, op: str, **arguments: Any) -> int:
+        """Begin to send something: its number, under which its pieces and its end go. Raises BackendFailed."""
+        number = self._number()
+        answer = self._requests[number] = asyncio.get_running_loop().create_future()
+        # whoever gives up does not ask for it any more; that is no fault
+        answer.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._send(wire.encode({"op": op, "request": number, **arguments}))
+        return number
+
+    async def send_piece(self, number: int, data: bytes, *, deadline: float) -> None:
+        """Send a piece of at most `wire.CHUNK` bytes, not empty, as soon as there is room for it. Raises what the
+        leader says where it takes no more, or BackendFailed."""
+        try:
+            async with asyncio.timeout(deadline):
+                await self._writable.wait()
+        except TimeoutError:
+            raise BackendFailed(f"The session took nothing more for {deadline:g} s.") from None
         self._must_live()
-        await self._writable.wait()
-        await self._exchange(handle, wire.encode_chunk(handle, data), "write", deadline)
+        if self._requests[number].done():
+            self._requests[number].result()
+        self._send(wire.encode_chunk(number, data))
+
+    async def finish(self, number: int, *, deadline: float) -> dict[str, Any]:
+        """Say that all pieces are sent; the reply. Raises the error that the leader names, or BackendFailed."""
+        self._must_live()
+        self._send(wire.encode_chunk(number, b""))
+        reply, _ = await self._answered(number, "the end of what was sent", deadline)
+        return reply
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for that answer any more. Idempotent."""
+        self._requests.pop(number, None)
 
     # Inside
 
+    def _number(self) -> int:
+        self._must_live()
+        number = self._next_request
+        self._next_request += 1
+        return number
+
     async def _exchange(self, number: int, frame: bytes, op: str, deadline: float) -> Outcome:
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._requests[number] = future
+        self._requests[number] = asyncio.get_running_loop().create_future()
+        self._send(frame)
+        return await self._answered(number, f"`{op}`", deadline)
+
+    async def _answered(self, number: int, what: str, deadline: float) -> Outcome:
         try:
-            self._send(frame)
             async with asyncio.timeout(deadline):
-                return await future
+                return await self._requests[number]
         except TimeoutError:
-            raise BackendFailed(f"The session did not answer `{op}` within {deadline:g} s.") from None
+            raise BackendFailed(f"The session did not answer {what} within {deadline:g} s.") from None
         finally:
             self._requests.pop(number, None)
             self._chunks.pop(number, None)

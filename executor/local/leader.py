@@ -154,20 +154,26 @@ class Leader:
                 self._answer(frame["request"], self._activity)
             case "printed":
                 self._answer(frame["request"], lambda: self._execution.printed(frame["id"]))
-            case "read":
-                self._line.write(wire.encode_chunk(frame["request"], self._transfers.read(frame)))
-                self._answer(frame["request"], dict)
+            case "tree" | "pack" | "read":
+                self._answer(frame["request"], lambda: self._give(frame))
             case _:
                 self._answer(frame["request"], lambda: self._transfers.carry_out(frame))
 
-    def _answer(self, request: int, act: Callable[[], dict[str, Any]]) -> None:
+    def _give(self, frame: dict[str, Any]) -> dict[str, Any]:
+        piece, more = self._transfers.give(frame)
+        self._line.write(wire.encode_chunk(frame["request"], piece))
+        return {"more": more}
+
+    def _answer(self, request: int, act: Callable[[], dict[str, Any] | None]) -> None:
+        """Send what `act` gives, or the error that it raises; None is answered later."""
         try:
             reply = act()
         except ExecutorError as error:
             reply = {"error": type(error).__name__, "message": str(error)}
         except OSError as error:
             reply = {"error": "FileRefused", "message": f"The file system refused: {error.strerror or error}."}
-        self._line.tell({"reply": request, **reply})
+        if reply is not None:
+            self._line.tell({"reply": request, **reply})
 
     def _answer_later(
         self, request: int, order: Callable[[Callable[[list[State] | ExecutorError], None]], None]

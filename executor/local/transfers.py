@@ -1,11 +1,16 @@
-"""Transfers: files that go in and out of a workspace, piece by piece, at the server's request."""
+"""Transfers: files that go in and out of a workspace, piece by piece, at the server's request.
+
+What fits one piece costs one answer. What goes out comes with the answer to the request for it, which says whether
+there are more pieces to be asked for. What comes in follows the request at once, piece by piece, up to an empty one,
+and is answered once: at its end, or where no more can be taken; what still comes then is nobody's.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from executor.errors import BackendFailed, ExecutorError, FileRefused, InvalidRequest
+from executor.errors import BackendFailed, FileRefused
 from executor.local import archive, wire
 from executor.local.installation import Installation
 from executor.local.workspace import Upload, Workspace
@@ -26,8 +31,8 @@ class Transfers:
         self._taking: dict[int, Installation | archive.Unpacking] = {}
         self._giving: dict[int, archive.Source] = {}
 
-    def carry_out(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The reply to a request. Raises ExecutorError or OSError."""
+    def carry_out(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """The reply to a request; None where that is due when all has come. Raises ExecutorError or OSError."""
         match message["op"]:
             case "list":
                 return {"files": [file_json(info) for info in self._workspace.list_files()]}
@@ -46,59 +51,58 @@ class Transfers:
             case "create":
                 self._must_have_room()
                 self._writing[message["request"]] = self._workspace.begin_upload(message["path"])
-                return {}
+                return None
             case "install":
                 self._must_have_room()
                 self._taking[message["request"]] = Installation(self._workspace, message["language"])
-                return {}
+                return None
             case "unpack":
                 self._must_have_room()
                 self._taking[message["request"]] = archive.Unpacking(self._workspace)
-                return {}
-            case "tree":
-                self._must_have_room()
-                self._giving[message["request"]] = archive.listing(self._workspace)
-                return {}
-            case "pack":
-                self._must_have_room()
-                self._giving[message["request"]] = archive.pack(self._workspace, message["paths"])
-                return {}
-            case "commit":
-                if taking := self._taking.pop(message["handle"], None):
-                    taking.finish()
-                    return {}
-                return {"file": file_json(self._workspace.finish_upload(self._upload(message["handle"])))}
+                return None
             case "release":
                 self._release(message["handle"])
                 return {}
         raise BackendFailed(f"The session knows no request {message['op']!r}.")
 
-    def read(self, message: dict[str, Any]) -> bytes:
-        """The next piece of an open file, listing or parcel; empty at its end, or where it is no longer open."""
-        if source := self._giving.get(message["handle"]):
-            return source.next()
-        fd = self._reading.get(message["handle"])
-        return b"" if fd is None else os.pread(fd, min(message["size"], wire.CHUNK), message["offset"])
+    def give(self, message: dict[str, Any]) -> tuple[bytes, bool]:
+        """The first or next piece of a listing or parcel, or a piece of an open file, and whether it has more of them:
+        one that has not is let go of. Empty where it is no longer open. Raises ExecutorError or OSError."""
+        match message["op"]:
+            case "tree":
+                self._must_have_room()
+                handle, source = message["request"], archive.listing(self._workspace)
+            case "pack":
+                self._must_have_room()
+                handle, source = message["request"], archive.pack(self._workspace, message["paths"])
+            case _:
+                handle = message["handle"]
+                if (fd := self._reading.get(handle)) is not None:
+                    return os.pread(fd, min(message["size"], wire.CHUNK), message["offset"]), True
+                if (found := self._giving.pop(handle, None)) is None:
+                    return b"", False
+                source = found
+        piece, more = source.next()
+        if more:
+            self._giving[handle] = source
+        return piece, more
 
-    def write(self, chunk: wire.Chunk) -> dict[str, Any]:
-        """Append a piece to an upload or an installation, which ends where it cannot take it."""
-        if taking := self._taking.get(chunk.channel):
-            try:
-                taking.write(chunk.data)
-            except ExecutorError:
-                del self._taking[chunk.channel]
-                raise
-            return {}
-        upload = self._upload(chunk.channel)
-        self._workspace.write(upload, chunk.data, limit=self._max_file)
-        self._writing[chunk.channel] = upload
-        return {}
-
-    def _upload(self, handle: int) -> Upload:
-        upload = self._writing.pop(handle, None)
-        if upload is None:
-            raise InvalidRequest("The upload has ended. Start it again.")
-        return upload
+    def write(self, chunk: wire.Chunk) -> dict[str, Any] | None:
+        """Append a piece to what is coming in, or put it in place where the piece is empty: the reply, then. Whatever
+        fails ends it. Raises ExecutorError or OSError."""
+        number = chunk.channel
+        if (upload := self._writing.pop(number, None)) is not None:
+            if not chunk.data:
+                return {"file": file_json(self._workspace.finish_upload(upload))}
+            self._workspace.write(upload, chunk.data, limit=self._max_file)
+            self._writing[number] = upload
+        elif (taking := self._taking.pop(number, None)) is not None:
+            if not chunk.data:
+                taking.finish()
+                return {}
+            taking.write(chunk.data)
+            self._taking[number] = taking
+        return None
 
     def _release(self, handle: int) -> None:
         if (fd := self._reading.pop(handle, None)) is not None:
