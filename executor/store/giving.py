@@ -15,20 +15,26 @@ _ORDER = {"folder": 0, "file": 1, "link": 2}
 
 
 class Giving:
-    """The packs of a snapshot, held open, so that nobody can delete them from under a reader. Blocks."""
+    """The packs of a snapshot, held open, so that nobody can delete them from under a reader. Blocks.
+
+    `history` is None where it is damaged; `first` is the first piece of the parcel, and the next one is always read
+    ahead: most sessions are one piece, and so cost one wait for a thread.
+    """
 
     def __init__(self, medium: Medium, manifest: Manifest, *, salvage: bool) -> None:
         """Raises OSError, and Damaged where a pack is not there in full; with `salvage` what it held is damaged."""
         self.manifest = manifest
         self.damaged: list[str] = []
         self._packs: list[PackReader | None] = []
+        self._pieces = in_pieces(self._parts())
         try:
             for pack in manifest.packs:
                 self._packs.append(self._open(medium, pack, salvage))
+            self.history = self._history()
+            self.first, self._ahead = next(self._pieces, b""), next(self._pieces, b"")
         except BaseException:
             self.close()
             raise
-        self._pieces = in_pieces(self._parts())
 
     def _open(self, medium: Medium, pack: Pack, salvage: bool) -> PackReader | None:
         try:
@@ -38,8 +44,7 @@ class Giving:
                 raise
             return None
 
-    def history(self) -> bytes | None:
-        """The history; None where it is damaged. Raises OSError."""
+    def _history(self) -> bytes | None:
         content, size, sum = self.manifest.history
         with suppress(Damaged):
             data = b"".join(self._content(content, size))
@@ -47,10 +52,16 @@ class Giving:
                 return data
         return None
 
+    @property
+    def more(self) -> bool:
+        """Whether there are pieces after those given."""
+        return bool(self._ahead)
+
     def next(self) -> bytes:
-        """The next piece of the parcel; empty at the end. Raises OSError, and Damaged where content that was whole a
+        """The next piece of the parcel after the first. Raises OSError, and Damaged where content that was whole a
         moment ago is not any more."""
-        return next(self._pieces, b"")
+        piece, self._ahead = self._ahead, next(self._pieces, b"")
+        return piece
 
     def close(self) -> None:
         """Let go of what is open. Idempotent."""

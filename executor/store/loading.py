@@ -64,11 +64,6 @@ class Loading:
         """See `Store.load`; called in the session's turn."""
         giving, size = await self._choose(held)
         manifest = giving.manifest
-        try:
-            history = await self._access.do("be read", giving.history)
-        except BaseException:
-            self._access.let_go(giving.close)
-            raise
         head = manifest.head(size)
         record = held.found(head, dict(head.packs) | {manifest.name: size})
         self._table.remember(held, manifest, size)
@@ -81,9 +76,9 @@ class Loading:
             bytes=record.bytes,
             sequence=record.sequence,
             damaged=giving.damaged,
-            history_lost=history is None,
+            history_lost=giving.history is None,
         )
-        return snapshot, Parcel(self._give(giving, held), partial(self._let_go, giving)), history or b""
+        return snapshot, Parcel(self._give(giving, held), partial(self._let_go, giving)), giving.history or b""
 
     def close(self) -> None:
         """Let go of what is being read. Idempotent."""
@@ -166,8 +161,10 @@ class Loading:
 
     async def _give(self, giving: Giving, held: Held) -> AsyncIterator[bytes]:
         try:
-            while piece := await self._access.do("be read", giving.next):
+            piece = giving.first
+            while piece:
                 yield piece
+                piece = await self._access.do("be read", giving.next) if giving.more else b""
             if not giving.damaged:
                 held.proven.update(pack.name for pack in giving.manifest.packs)
             elif held.index is not None and held.index.name == giving.manifest.name:
