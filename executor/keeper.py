@@ -149,6 +149,7 @@ class Keeper:
             session.touch()
             session.notices.extend(said)
             self._parking.restamp(session)
+            self._parking.look_ahead()
             lost = sum(len(state.lost) for state in session.snapshot.states.values())
             self._bus.publish(
                 SessionRestored(session_id=session.id, owner=session.owner, seconds=time.monotonic() - began, lost=lost)
@@ -186,6 +187,7 @@ class Keeper:
         if self._snapshots is not None:
             # beside the first call, which need not wait for a volume
             self._tasks.own(self._snapshots.enter(session))
+        self._parking.look_ahead()
         self._bus.publish(SessionOpened(session_id=session.id, owner=owner, seconds=time.monotonic() - began))
         return session
 

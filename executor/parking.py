@@ -35,6 +35,13 @@ MAKES_WAY_AFTER = 1.0
 
 TRY_AGAIN_AFTER = 0.2
 
+AHEAD_FROM = 8
+"""Places from which on one of them is made ahead of need: of few, none can be spared."""
+AHEAD_AFTER = 0.15
+"""Seconds until then: whoever has just got the last one is served first."""
+IN_USE_SECONDS = 600.0
+"""Seconds since its last call for which a session counts as one that is in use."""
+
 UNSAVED = 3
 """Failed tries in a row after which a session counts as one that cannot be saved."""
 
@@ -66,6 +73,7 @@ class Parking:
         self._bus = bus
         self._tasks = tasks
         self.places = Places(settings.max_sessions, self.make_room, tasks=tasks, publish=bus.publish)
+        self._ahead: asyncio.Task[None] | None = None
 
     async def make_room(self) -> bool:
         """Park the session that is idle longest, or end it where nothing can be parked; False where all are at work.
@@ -73,19 +81,47 @@ class Parking:
         One whose variables no snapshot can keep is taken only where there is no other, and so is one in which processes
         run on that its code has started: parking ends them.
         """
-        idle = [session for session in self._table.live() if not session.busy and not session.life.locked()]
-        idle.sort(key=lambda s: (any(state.problem for state in s.snapshot.states.values()), s.touched))
-        working = []
-        for session in idle:
-            if (await self._look(session)).background:
-                working.append(session)
-            elif await self._take_place(session):
-                return True
+        idle = self._idle()
+        working: list[Session] = []
+        if await self._park_one(idle, working):
+            return True
         for session in working:
             if await self._take_place(session):
                 return True
         for session in idle:
             if await self._give_up(session):
+                return True
+        return False
+
+    def look_ahead(self) -> None:
+        """A session has come to live. Where more are in use than there are places, the next place is made before it is
+        needed: whoever comes next need not wait until another session has been saved."""
+        under_way = self._ahead is not None and not self._ahead.done()
+        if self._snapshots is not None and self.places.capacity >= AHEAD_FROM and not under_way:
+            self._ahead = self._tasks.own(self._make_ahead())
+
+    async def _make_ahead(self) -> None:
+        await asyncio.sleep(AHEAD_AFTER)
+        places = self.places
+        if places.taken >= places.capacity and not places.waiting and self._is_crowded():
+            await self._park_one(self._idle(), [])
+
+    def _is_crowded(self) -> bool:
+        since = time.monotonic() - IN_USE_SECONDS
+        return sum(session.touched > since for session in self._table.all()) > self.places.capacity
+
+    def _idle(self) -> list[Session]:
+        """Those that could be parked, who is to go first in front."""
+        idle = [session for session in self._table.live() if not session.busy and not session.life.locked()]
+        idle.sort(key=lambda s: (any(state.problem for state in s.snapshot.states.values()), s.touched))
+        return idle
+
+    async def _park_one(self, idle: list[Session], working: list[Session]) -> bool:
+        """Park the first of `idle` that nothing runs on in; the others before it are added to `working`."""
+        for session in idle:
+            if (await self._look(session)).background:
+                working.append(session)
+            elif await self._take_place(session):
                 return True
         return False
 

@@ -56,7 +56,7 @@ class Settings:
 
     # Sessions
     max_sessions: int = setting(10, "live sessions at once", low=1, high=10_000)
-    spare_sessions: int = setting(1, "sessions kept ready ahead of need; each costs about 9 MiB", low=0, high=100)
+    spare_sessions: int = setting(2, "sessions kept ready ahead of need; each costs about 9 MiB", low=0, high=100)
     snapshots: bool = setting(True, "save sessions, so that they are parked instead of ended, and outlive restarts")
     snapshot_after: float = setting(2.0, "idle seconds after which a changed session is saved", low=0.05, high=3600)
     snapshot_every: float = setting(

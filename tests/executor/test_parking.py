@@ -10,8 +10,9 @@ import sys
 import psutil
 import pytest
 
-from executor import Busy, Executor, ExecutorError, NoSuchSession, account
+from executor import Busy, Executor, ExecutorError, NoSuchSession, account, parking
 from executor.events import SessionClosed, SessionParked, SessionRestored, SnapshotTaken
+from executor.parking import AHEAD_AFTER, AHEAD_FROM
 from executor.store import Record
 from tests.executor.conftest import run, zygotes
 from tests.executor.crowd import until
@@ -164,6 +165,36 @@ async def test_many_sessions_over_few_places_always_answer_right(settings):
 
         for start in range(0, 45, 3):
             await asyncio.gather(*(call(number) for number in range(start, start + 3)))
+
+
+async def test_where_more_sessions_are_in_use_than_can_live_the_next_place_is_free_before_it_is_needed(settings):
+    async with Executor(settings(max_sessions=AHEAD_FROM)) as executor:
+        places = executor._up.parking.places
+        for number in range(AHEAD_FROM):
+            await run(executor, f"x = {number}", owner="a", conversation=str(number))
+        # as many as there are places: nobody is parked for somebody who may never come
+        await asyncio.sleep(3 * AHEAD_AFTER)
+        assert places.taken == AHEAD_FROM
+        await run(executor, "x = 99", owner="a", conversation="99")
+        await until(lambda: places.taken == AHEAD_FROM - 1)
+        assert [s.state for s in executor.list_sessions(owner="a", conversation="1")] == ["parked"]
+        for number in range(AHEAD_FROM):
+            result = await run(executor, "print(x)", owner="a", conversation=str(number))
+            assert result.stdout == f"{number}\n"
+
+
+async def test_of_a_few_places_none_is_made_ahead_and_none_for_sessions_out_of_use(settings, monkeypatch):
+    async with Executor(settings(max_sessions=2)) as executor:
+        for number in range(3):
+            await run(executor, "1", owner="a", conversation=str(number))
+        await asyncio.sleep(3 * AHEAD_AFTER)
+        assert executor._up.parking.places.taken == 2
+    monkeypatch.setattr(parking, "IN_USE_SECONDS", 0.0)
+    async with Executor(settings(max_sessions=AHEAD_FROM)) as executor:
+        for number in range(AHEAD_FROM + 1):
+            await run(executor, "1", owner="b", conversation=str(number))
+        await asyncio.sleep(3 * AHEAD_AFTER)
+        assert executor._up.parking.places.taken == AHEAD_FROM
 
 
 async def test_looking_at_the_history_of_a_parked_session_leaves_nothing_open(settings):
