@@ -8,10 +8,10 @@ called any number of times, by anyone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from executor.events import Event
 from executor.packages.report import Ecosystem
@@ -28,9 +28,10 @@ class SessionSpec:
 
 @dataclass(frozen=True, slots=True)
 class SessionRef:
-    """Names a live session of a backend; plain data."""
+    """Names one life of a session: from when a backend made it until it was closed; plain data."""
 
     id: str
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +144,12 @@ class Backend(Protocol):
         Cells are counted on from `numbers`.
         """
 
-    async def close(self, ref: SessionRef) -> None:
-        """End the session with all its processes and delete its folder. Idempotent."""
+    def close(self, ref: SessionRef, *, linger: float = 0.0) -> Coroutine[Any, Any, None]:
+        """End the session with all its processes and delete its folder. Idempotent.
+
+        The call itself takes the session away, so that another life of it can be made; what is to be awaited, or owned,
+        ends the processes, after `linger` seconds.
+        """
 
     def alive(self, ref: SessionRef) -> bool:
         """Whether the session can still take calls."""

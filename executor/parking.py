@@ -35,6 +35,10 @@ MAKES_WAY_AFTER = 1.0
 
 TRY_AGAIN_AFTER = 0.2
 
+LINGER = 0.2
+"""Seconds for which the processes of a session that made room stay on: ending them takes tens of milliseconds of both
+cores, and somebody waits for its place."""
+
 AHEAD_FROM = 8
 """Places from which on one of them is made ahead of need: of few, none can be spared."""
 AHEAD_AFTER = 0.15
@@ -222,7 +226,12 @@ class Parking:
         self._bus.publish(SessionParked(session_id=session.id, owner=session.owner, reason=reason))
         self.restamp(session)
         if ref is not None:
-            await self._backend.close(ref)
+            # its next life need not wait for the end of this one, and whoever got its place is served first
+            closing = self._backend.close(ref, linger=LINGER if reason == "room" else 0.0)
+            if reason == "shutdown":
+                await closing
+            else:
+                self._tasks.own(closing)
 
     def restamp(self, session: Session) -> None:
         """Have the store know whether a session lives; nobody waits for that."""

@@ -20,9 +20,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
-_LARGE = 256 * 1024
+_LARGE = 1024 * 1024
 """Bytes from which on a piece is mapped by itself, and given back when it is let go of."""
-_SPARE = 1024 * 1024
+_SPARE = 4 * 1024 * 1024
 """Bytes of free heap that are kept."""
 
 LOOK_EVERY = 1.0

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,9 @@ class LocalBackend:
         self._prepare_state()
         self._launcher = Launcher(settings, self._state, self._sessions)
         self._publish: Callable[[Event], None] = lambda _: None
-        self._launched: dict[str, Launched] = {}
+        self._launched: dict[SessionRef, Launched] = {}
+        # taken away already, but their processes are still there
+        self._ending: set[Launched] = set()
         self._budget = Budget(settings.total_memory_mb << 20)
         self._make_room: Callable[[], Awaitable[bool]] = _no_room
         self._relieving: asyncio.Task[None] | None = None
@@ -109,24 +111,31 @@ class LocalBackend:
         self._closed = True
         if self._relieving is not None:
             self._relieving.cancel()
-        await asyncio.gather(*(self._end(session_id) for session_id in tuple(self._launched)))
+        left = [*self._launched.values(), *self._ending]
+        self._launched.clear()
+        await asyncio.gather(*(self._end(launched, 0.0) for launched in left))
         await self._launcher.aclose()
         await asyncio.to_thread(shutil.rmtree, self._state if self._temporary else self._sessions, True)
 
     async def create(self, spec: SessionSpec) -> SessionRef:
         """Fork a session, and wait until its Python is ready."""
         launched = await self._launcher.launch()
-        launched.connection.adopt(spec.id, partial(self._weigh, spec.id))
-        self._launched[spec.id] = launched
-        return SessionRef(spec.id)
+        ref = SessionRef(spec.id, launched.number)
+        launched.connection.adopt(spec.id, partial(self._weigh, ref))
+        self._launched[ref] = launched
+        return ref
 
-    async def close(self, ref: SessionRef) -> None:
-        """End a session."""
-        await self._end(ref.id)
+    def close(self, ref: SessionRef, *, linger: float = 0.0) -> Coroutine[Any, Any, None]:
+        """Let go of a session; what is given ends its processes."""
+        launched = self._launched.pop(ref, None)
+        self._budget.forget(ref)
+        if launched is not None:
+            self._ending.add(launched)
+        return self._end(launched, linger)
 
     def alive(self, ref: SessionRef) -> bool:
         """Whether the leader still answers to us."""
-        launched = self._launched.get(ref.id)
+        launched = self._launched.get(ref)
         return launched is not None and not launched.connection.lost.done()
 
     async def stats(self, ref: SessionRef) -> SessionStats:
@@ -247,7 +256,7 @@ class LocalBackend:
     # Inside
 
     def _connection(self, ref: SessionRef) -> Connection:
-        if launched := self._launched.get(ref.id):
+        if launched := self._launched.get(ref):
             return launched.connection
         raise BackendFailed("The session is gone.")
 
@@ -290,14 +299,14 @@ class LocalBackend:
             # shielded: also a cancelled transfer must let go of its file
             await asyncio.shield(connection.request("release", deadline=REQUEST_DEADLINE, handle=handle))
 
-    async def _end(self, session_id: str) -> None:
-        launched = self._launched.pop(session_id, None)
-        self._budget.forget(session_id)
+    async def _end(self, launched: Launched | None, linger: float) -> None:
         if launched is None:
             return
         connection = launched.connection
-        connection.close_request()
         try:
+            if linger:
+                await asyncio.wait((connection.lost,), timeout=linger)
+            connection.close_request()
             async with asyncio.timeout(CLOSE_DEADLINE):
                 await asyncio.shield(connection.lost)
         except TimeoutError:
@@ -305,11 +314,14 @@ class LocalBackend:
             self._publish(Fault(where="close", detail=f"a session did not close within {CLOSE_DEADLINE:g} s"))
         finally:
             connection.hang_up()
+            self._ending.discard(launched)
 
-    def _weigh(self, session_id: str, memory: int) -> None:
+    def _weigh(self, ref: SessionRef, memory: int) -> None:
         """A leader told what its session uses: over the budget of all together, who is idle makes room, and where that
         is not enough, the largest must give way."""
-        self._budget.note(session_id, memory)
+        if ref not in self._launched:
+            return
+        self._budget.note(ref, memory)
         if self._budget.excess and (self._relieving is None or self._relieving.done()):
             self._relieving = asyncio.create_task(self._relieve(), name="memory-relief")
 

@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from executor.backend import SessionRef
+
 SHARE = 0.75
 """Part of the container's memory that sessions may take together, where no figure is set."""
 
@@ -15,18 +17,18 @@ class Budget:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit or int(container_memory() * SHARE)
-        self._used: dict[str, int] = {}
+        self._used: dict[SessionRef, int] = {}
 
-    def note(self, session_id: str, memory: int) -> None:
+    def note(self, session: SessionRef, memory: int) -> None:
         """A session uses that many bytes."""
-        self._used[session_id] = memory
+        self._used[session] = memory
 
     @property
     def excess(self) -> int:
         """Bytes by which all together are over the limit."""
         return max(0, sum(self._used.values()) - self.limit)
 
-    def largest(self) -> str | None:
+    def largest(self) -> SessionRef | None:
         """The session that must give way. It counts as nothing until it tells what it uses next: it is told once."""
         if not self._used:
             return None
@@ -34,9 +36,9 @@ class Budget:
         del self._used[offender]
         return offender
 
-    def forget(self, session_id: str) -> None:
+    def forget(self, session: SessionRef) -> None:
         """A session ended."""
-        self._used.pop(session_id, None)
+        self._used.pop(session, None)
 
 
 def container_memory() -> int:
