@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
@@ -39,9 +40,12 @@ LINGER = 0.2
 """Seconds for which the processes of a session that made room stay on: ending them takes tens of milliseconds of both
 cores, and somebody waits for its place."""
 
+CHOICE = 4
+"""Sessions among which the one that makes room is chosen, while somebody waits for it."""
+
 AHEAD_FROM = 8
 """Places from which on one of them is made ahead of need: of few, none can be spared."""
-AHEAD_AFTER = 0.15
+AHEAD_AFTER = 0.05
 """Seconds until then: whoever has just got the last one is served first."""
 IN_USE_SECONDS = 600.0
 """Seconds since its last call for which a session counts as one that is in use."""
@@ -80,14 +84,15 @@ class Parking:
         self._ahead: asyncio.Task[None] | None = None
 
     async def make_room(self) -> bool:
-        """Park the session that is idle longest, or end it where nothing can be parked; False where all are at work.
+        """Park a session, or end it where nothing can be parked; False where all are at work.
 
-        One whose variables no snapshot can keep is taken only where there is no other, and so is one in which processes
-        run on that its code has started: parking ends them.
+        It is the one that is idle longest, unless it must be saved first, and one of the next few need not: somebody
+        waits. One whose variables no snapshot can keep is taken only where there is no other, and so is one in which
+        processes run on that its code has started: parking ends them.
         """
         idle = self._idle()
         working: list[Session] = []
-        if await self._park_one(idle, working):
+        if await self._park_one(idle, working, choice=1 if self._snapshots is None else CHOICE):
             return True
         for session in working:
             if await self._take_place(session):
@@ -120,14 +125,30 @@ class Parking:
         idle.sort(key=lambda s: (any(state.problem for state in s.snapshot.states.values()), s.touched))
         return idle
 
-    async def _park_one(self, idle: list[Session], working: list[Session]) -> bool:
-        """Park the first of `idle` that nothing runs on in; the others before it are added to `working`."""
-        for session in idle:
-            if (await self._look(session)).background:
-                working.append(session)
-            elif await self._take_place(session):
-                return True
+    async def _park_one(self, idle: list[Session], working: list[Session], *, choice: int = 1) -> bool:
+        """Park the first of `idle` that nothing runs on in; the others before it are added to `working`. With a
+        `choice` of so many, one of them that is as it is saved comes before those that must be saved yet."""
+        left = deque(idle)
+        while left:
+            chosen: deque[Session] = deque()
+            while left and len(chosen) < choice:
+                session = left.popleft()
+                activity = await self._look(session)
+                if activity.background:
+                    working.append(session)
+                elif choice > 1 and self._may_stand(session) and activity.rests:
+                    chosen.appendleft(session)
+                    break
+                else:
+                    chosen.append(session)
+            for session in chosen:
+                if await self._take_place(session):
+                    return True
         return False
+
+    def _may_stand(self, session: Session) -> bool:
+        assert self._snapshots is not None, "without them nobody is asked to choose"
+        return self._snapshots.may_stand(session) and not any(s.problem for s in session.snapshot.states.values())
 
     async def park_if_idle(self, session: Session) -> None:
         """Park, or else end, a session that nobody has used for `PARK_AFTER` and in which nothing runs on."""

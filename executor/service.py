@@ -43,7 +43,7 @@ PARK_SECONDS = 8.0
 STOP_SECONDS = 1.0
 """Seconds beyond the grace in which executions must have stopped before that."""
 
-_MEASURED_AT_ONCE = 8
+_MEASURED_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ _SPARE = 4 * 1024 * 1024
 """Bytes of free heap that are kept."""
 
 LOOK_EVERY = 1.0
-IDLE_AFTER = 5.0
+IDLE_AFTER = 2.0
 """Seconds without an event after which nobody is at work."""
 ALWAYS_AFTER = 300.0
 """Seconds after which memory is given back though somebody is: it stops the event loop for about 10 ms."""

@@ -32,7 +32,7 @@ class Plan:
     slow_readers: int = 0
     connections: int = 0
     dying_uploads: int = 0
-    settle: float = 2.0
+    settle: float = 10.0
     """How long the server is left alone before its memory is measured at the start and at the end."""
     seed: int = 1
     json: str = ""
