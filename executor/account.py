@@ -65,6 +65,7 @@ def session_of(record: Record, settings: Settings) -> Session | None:
             history=history_of(settings),
             created_at=float(meta["created_at"]),
             last_used=float(meta["last_used"]),
+            touched=time.monotonic() - max(0.0, time.time() - float(meta["last_used"])),
             executions=int(meta["executions"]),
             numbers={language: int(number) for language, number in meta["numbers"].items()},
             packages={

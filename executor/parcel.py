@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 PIECE = 256 * 2**10
-"""Bytes of the pieces that a folder is packed into."""
+"""Bytes of the largest pieces that a folder is packed into."""
 
 MAX_DEPTH = 48
 MODES = 0o777
@@ -24,6 +24,7 @@ MODES = 0o777
 Kind = Literal["file", "folder", "link"]
 
 _HEAD = struct.Struct("!HcHqQ")
+_LATEST = 2**63 - 1
 _LETTERS: dict[Kind, bytes] = {"file": b"F", "folder": b"D", "link": b"L"}
 _KINDS: dict[bytes, Kind] = {letter: kind for kind, letter in _LETTERS.items()}
 
@@ -51,7 +52,9 @@ class Entry:
     def head(self) -> bytes:
         """The bytes that stand before the content."""
         name = os.fsencode("/".join(self.parts))
-        return _HEAD.pack(len(name), _LETTERS[self.kind], self.mode & MODES, self.modified, self.size) + name
+        # file systems know years that 64 bits of nanoseconds do not
+        modified = min(max(self.modified, -_LATEST), _LATEST)
+        return _HEAD.pack(len(name), _LETTERS[self.kind], self.mode & MODES, modified, self.size) + name
 
 
 def pack(root: Path) -> Iterator[bytes]:
@@ -60,15 +63,22 @@ def pack(root: Path) -> Iterator[bytes]:
 
 
 def in_pieces(parts: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """The same bytes in pieces of `PIECE`, but for the last one."""
-    piece = bytearray()
+    """The same bytes in pieces of at most `PIECE`: small parts together, large ones as they are, uncopied."""
+    small = bytearray()
     for part in parts:
-        piece += part
-        while len(piece) >= PIECE:
-            yield bytes(piece[:PIECE])
-            del piece[:PIECE]
-    if piece:
-        yield bytes(piece)
+        if small and len(small) + len(part) > PIECE:
+            yield bytes(small)
+            small.clear()
+        if len(part) < PIECE // 4:
+            small += part
+            continue
+        if small:
+            yield bytes(small)
+            small.clear()
+        for start in range(0, len(part), PIECE):
+            yield part[start : start + PIECE]
+    if small:
+        yield bytes(small)
 
 
 def _packed(root: Path) -> Iterator[bytes]:

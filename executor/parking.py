@@ -92,7 +92,7 @@ class Parking:
         """
         idle = self._idle()
         working: list[Session] = []
-        if await self._park_one(idle, working, choice=1 if self._snapshots is None else CHOICE):
+        if await self._park_one(idle, working, choice=self._choice()):
             return True
         for session in working:
             if await self._take_place(session):
@@ -101,6 +101,10 @@ class Parking:
             if await self._give_up(session):
                 return True
         return False
+
+    def _choice(self) -> int:
+        """Of a few places all would be held by those that are passed over."""
+        return CHOICE if self._snapshots is not None and self.places.capacity >= AHEAD_FROM else 1
 
     def look_ahead(self) -> None:
         """A session has come to live. Where more are in use than there are places, the next place is made before it is
@@ -248,11 +252,9 @@ class Parking:
         self.restamp(session)
         if ref is not None:
             # its next life need not wait for the end of this one, and whoever got its place is served first
-            closing = self._backend.close(ref, linger=LINGER if reason == "room" else 0.0)
+            session.leaving = self._tasks.own(self._backend.close(ref, linger=LINGER if reason == "room" else 0.0))
             if reason == "shutdown":
-                await closing
-            else:
-                self._tasks.own(closing)
+                await session.leaving
 
     def restamp(self, session: Session) -> None:
         """Have the store know whether a session lives; nobody waits for that."""
@@ -319,6 +321,8 @@ class Parking:
         await self._close(session)
         async with session.life:
             await self._close(session)
+            if session.leaving is not None:
+                await asyncio.wait((session.leaving,))
             if self._snapshots is not None:
                 try:
                     await self._snapshots.delete(session)

@@ -109,6 +109,8 @@ class Session:
     """Calls that need it live, other than executions."""
     life: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever parks it, wakes it or ends it."""
+    leaving: asyncio.Task[None] | None = None
+    """The end of the processes of its last life, of which a next one is independent."""
     ended: bool = False
     numbers: dict[Language, int] = field(default_factory=dict)
     """Cells that ran, by language: what the last one of each was called."""

@@ -29,7 +29,8 @@ LOOK_EVERY = 1.0
 IDLE_AFTER = 2.0
 """Seconds without an event after which nobody is at work."""
 ALWAYS_AFTER = 300.0
-"""Seconds after which memory is given back though somebody is: it stops the event loop for about 10 ms."""
+"""Seconds after which memory is given back though somebody is: it stops the event loop for about 10 ms, for more where
+thousands of sessions are known."""
 
 
 def keep_one_heap() -> bool:
@@ -56,7 +57,7 @@ def set_start_apart() -> int:
 
 
 def give_back() -> None:
-    """Let go of what nothing refers to any more, and of free pages; on one thread, and for about 10 ms on all."""
+    """Let go of what nothing refers to any more, and of free pages; all threads wait for that."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -70,7 +70,7 @@ class LocalBackend:
         self._publish: Callable[[Event], None] = lambda _: None
         self._launched: dict[SessionRef, Launched] = {}
         # taken away already, but their processes are still there
-        self._ending: set[Launched] = set()
+        self._ending: dict[SessionRef, Launched] = {}
         self._budget = Budget(settings.total_memory_mb << 20)
         self._make_room: Callable[[], Awaitable[bool]] = _no_room
         self._relieving: asyncio.Task[None] | None = None
@@ -111,9 +111,9 @@ class LocalBackend:
         self._closed = True
         if self._relieving is not None:
             self._relieving.cancel()
-        left = [*self._launched.values(), *self._ending]
-        self._launched.clear()
-        await asyncio.gather(*(self._end(launched, 0.0) for launched in left))
+        for ref in tuple(self._launched):
+            self._take_away(ref)
+        await self._end_now()
         await self._launcher.aclose()
         await asyncio.to_thread(shutil.rmtree, self._state if self._temporary else self._sessions, True)
 
@@ -127,11 +127,8 @@ class LocalBackend:
 
     def close(self, ref: SessionRef, *, linger: float = 0.0) -> Coroutine[Any, Any, None]:
         """Let go of a session; what is given ends its processes."""
-        launched = self._launched.pop(ref, None)
-        self._budget.forget(ref)
-        if launched is not None:
-            self._ending.add(launched)
-        return self._end(launched, linger)
+        self._take_away(ref)
+        return self._end(ref, linger)
 
     def alive(self, ref: SessionRef) -> bool:
         """Whether the leader still answers to us."""
@@ -215,8 +212,9 @@ class LocalBackend:
     ) -> AsyncIterator[bytes]:
         """Stream a file out, one requested chunk after the other."""
         connection = self._connection(ref)
-        handle, (reply, _) = await connection.request("open", deadline=REQUEST_DEADLINE, path=path)
+        handle = connection.begin("open", path=path)
         try:
+            reply, _ = await connection.answer(handle, deadline=REQUEST_DEADLINE)
             size = int(reply["size"])
             if size > self._settings.max_upload_mb << 20:
                 raise FileRefused(
@@ -232,6 +230,7 @@ class LocalBackend:
                 offset += len(data)
                 yield data
         finally:
+            connection.forget(handle)
             await self._release(connection, handle)
 
     async def file_info(self, ref: SessionRef, path: str) -> FileInfo:
@@ -263,9 +262,11 @@ class LocalBackend:
     async def _pieces(self, ref: SessionRef, op: str, **arguments: object) -> AsyncIterator[bytes]:
         """What request `op` gives, piece by piece; whatever fails, the leader lets go of it."""
         connection = self._connection(ref)
-        handle, (reply, data) = await connection.request(op, deadline=REQUEST_DEADLINE, **arguments)
-        more = reply.get("more") is True
+        handle = connection.begin(op, **arguments)
+        more = True
         try:
+            reply, data = await connection.answer(handle, deadline=REQUEST_DEADLINE)
+            more = reply.get("more") is True
             if data:
                 yield data
             while more:
@@ -275,6 +276,7 @@ class LocalBackend:
                     yield data
         finally:
             if more:
+                connection.forget(handle)
                 await self._release(connection, handle)
 
     async def _send(
@@ -299,7 +301,16 @@ class LocalBackend:
             # shielded: also a cancelled transfer must let go of its file
             await asyncio.shield(connection.request("release", deadline=REQUEST_DEADLINE, handle=handle))
 
-    async def _end(self, launched: Launched | None, linger: float) -> None:
+    def _take_away(self, ref: SessionRef) -> None:
+        if (launched := self._launched.pop(ref, None)) is not None:
+            self._ending[ref] = launched
+
+    async def _end_now(self) -> None:
+        """End all that linger, and wait for it."""
+        await asyncio.gather(*(self._end(ref, 0.0) for ref in tuple(self._ending)))
+
+    async def _end(self, ref: SessionRef, linger: float) -> None:
+        launched = self._ending.get(ref)
         if launched is None:
             return
         connection = launched.connection
@@ -314,12 +325,13 @@ class LocalBackend:
             self._publish(Fault(where="close", detail=f"a session did not close within {CLOSE_DEADLINE:g} s"))
         finally:
             connection.hang_up()
-            self._ending.discard(launched)
+            self._ending.pop(ref, None)
+            self._budget.forget(ref)
 
     def _weigh(self, ref: SessionRef, memory: int) -> None:
         """A leader told what its session uses: over the budget of all together, who is idle makes room, and where that
         is not enough, the largest must give way."""
-        if ref not in self._launched:
+        if ref not in self._launched and ref not in self._ending:
             return
         self._budget.note(ref, memory)
         if self._budget.excess and (self._relieving is None or self._relieving.done()):
@@ -329,13 +341,15 @@ class LocalBackend:
         until = time.monotonic() + RELIEF_DEADLINE
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RELIEF_DEADLINE):
-                while self._budget.excess and await self._make_room():
-                    pass
+                # what makes room still holds its memory when that is said
+                while self._budget.excess and (self._ending or await self._make_room()):
+                    await self._end_now()
         while self._budget.excess and time.monotonic() < until + RELIEF_DEADLINE:
             offender = self._budget.largest()
-            if offender is None or (launched := self._launched.get(offender)) is None:
+            if offender is None:
                 return
-            launched.connection.relieve(self._budget.limit)
+            if (launched := self._launched.get(offender)) is not None:
+                launched.connection.relieve(self._budget.limit)
 
 
 async def _no_room() -> bool:

@@ -184,19 +184,27 @@ class Connection(asyncio.Protocol):
         return number, await self._exchange(number, wire.encode(message), op, deadline)
 
     def begin(self, op: str, **arguments: Any) -> int:
-        """Begin to send something: its number, under which its pieces and its end go. Raises BackendFailed."""
+        """Begin what holds something in the leader, whatever becomes of the answer: its number, under which that is
+        asked for, and released. Raises BackendFailed."""
         number = self._number()
+        frame = wire.encode({"op": op, "request": number, **arguments})
         answer = self._requests[number] = asyncio.get_running_loop().create_future()
         # whoever gives up does not ask for it any more; that is no fault
         answer.add_done_callback(lambda future: future.cancelled() or future.exception())
-        self._send(wire.encode({"op": op, "request": number, **arguments}))
+        self._send(frame)
         return number
+
+    async def answer(self, number: int, *, deadline: float) -> Outcome:
+        """The outcome of what was begun. Raises the error that the leader names, or BackendFailed."""
+        self._must_live()
+        return await self._answered(number, "a request for files", deadline)
 
     async def send_piece(self, number: int, data: bytes, *, deadline: float) -> None:
         """Send a piece of at most `wire.CHUNK` bytes, not empty, as soon as there is room for it. Raises what the
         leader says where it takes no more, or BackendFailed."""
         try:
             async with asyncio.timeout(deadline):
+                await asyncio.sleep(0)  # a source that never waits must not keep the loop to itself
                 await self._writable.wait()
         except TimeoutError:
             raise BackendFailed(f"The session took nothing more for {deadline:g} s.") from None

@@ -136,7 +136,7 @@ class Guard:
             self._figures["memory"] = (
                 f"The session used {usage.memory // MIB} MiB of memory, its limit is {self._limits.memory // MIB} MiB."
             )
-            if usage.at_most:
+            if usage.at_most and self._others():
                 self._figures["memory"] += (
                     " What its processes share is counted for each of them, as this host cannot tell it apart: use "
                     "fewer processes."

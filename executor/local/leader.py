@@ -172,6 +172,9 @@ class Leader:
             reply = {"error": type(error).__name__, "message": str(error)}
         except OSError as error:
             reply = {"error": "FileRefused", "message": f"The file system refused: {error.strerror or error}."}
+        except Exception as error:
+            # whatever a guest's folder made of it, the session is worth more than an answer
+            reply = {"error": "BackendFailed", "message": f"It failed: {error!r}"}
         if reply is not None:
             self._line.tell({"reply": request, **reply})
 

@@ -62,6 +62,8 @@ class States:
         self._saving: Saving | None = None
         # by pid of a worker: what it takes over, and until when
         self._restoring: dict[int, tuple[Language, float]] = {}
+        # and what the folder looked like before
+        self._before: dict[int, int | None] = {}
         self._awaited: tuple[Language, Reply] | None = None
         self._notices: list[str] = []
 
@@ -230,6 +232,7 @@ class States:
         if order is None:
             return True
         self._restoring[worker.pid] = worker.language, time.monotonic() + RESTORE_SECONDS
+        self._before[worker.pid] = self._workspace.fingerprint()
         self._crew.send(worker, order)
         return False
 
@@ -241,10 +244,7 @@ class States:
         """A worker has taken over its state, or failed to."""
         if self._restoring.pop(worker.pid, None) is None or event["id"] != str(worker.pid):
             return
-        # loading runs the guest's code, too
-        acting = self._acting()
-        self._rested = self._rested and not acting and not self._guard.background()
-        self._restless |= acting
+        self._note_loading(worker.pid)
         if event["problem"]:
             self._fail(worker.language, event["problem"])
             return
@@ -265,6 +265,7 @@ class States:
         `starve`: it was its variables that took too much memory, so they must not come back.
         """
         if self._restoring.pop(worker_pid, None) is not None:
+            self._note_loading(worker_pid)
             self._fail(language, "The process ended while it took over its state.")
             return ""
         if starve:
@@ -279,6 +280,14 @@ class States:
             lost = _lost(state.head.lost)
             said += f" {lost[:1].upper()}{lost[1:]}"
         return said
+
+    def _note_loading(self, worker_pid: int) -> None:
+        """Loading a state runs the guest's code, too, which may go on, or have changed files."""
+        acting = self._acting()
+        before = self._before.pop(worker_pid, None)
+        untouched = before is not None and self._workspace.fingerprint() == before
+        self._rested = self._rested and untouched and not acting and not self._guard.background()
+        self._restless |= acting
 
     def notices(self) -> list[str]:
         """What the next cell has to be told."""

@@ -73,7 +73,8 @@ class Decoder:
                 if len(self._buffer) < end:
                     return
                 (channel,) = _CHANNEL.unpack_from(self._buffer, _HEAD.size)
-                frame: dict[str, Any] | Chunk = Chunk(channel, bytes(self._buffer[_HEAD.size + 4 : end]))
+                with memoryview(self._buffer) as view:  # a slice of the buffer itself would be one copy more
+                    frame: dict[str, Any] | Chunk = Chunk(channel, bytes(view[_HEAD.size + 4 : end]))
             elif kind == _JSON:
                 if len(self._buffer) < end:
                     return

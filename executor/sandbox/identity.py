@@ -22,7 +22,9 @@ from executor.sandbox.kernel import (
 
 _CAPSET: Final = 126 if X86_64 else 91
 _CAPABILITY_VERSION_3: Final = 0x20080522
-_FIRST_USER: Final = 200_000
+_USERS: Final = 100_000
+_FIRST_USER: Final = 200_000 + _USERS * (int.from_bytes(os.urandom(4)) % 20_000)
+"""A range by chance: what an earlier server's sessions left, or another one's that runs beside, is not ours."""
 _CAP_AMBIENT_CLEAR_ALL: Final = 4
 # keep_caps off, noroot, no_setuid_fixup, no ambient raise; each locked
 _SECUREBITS: Final = 0b11101111

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -11,14 +12,17 @@ from executor.store.medium import Medium
 from executor.store.packs import Damaged, Pack, PackReader
 from executor.store.taking import history_sum
 
+SMALL = 512 * 2**10
+"""Bytes of content."""
+
 _ORDER = {"folder": 0, "file": 1, "link": 2}
 
 
 class Giving:
     """The packs of a snapshot, held open, so that nobody can delete them from under a reader. Blocks.
 
-    `history` is None where it is damaged; `first` is the first piece of the parcel, and the next one is always read
-    ahead: most sessions are one piece, and so cost one wait for a thread.
+    `history` is None where it is damaged. `small`: the whole parcel was read with that, and is in `pieces`; so most
+    sessions cost one wait for a thread.
     """
 
     def __init__(self, medium: Medium, manifest: Manifest, *, salvage: bool) -> None:
@@ -31,7 +35,8 @@ class Giving:
             for pack in manifest.packs:
                 self._packs.append(self._open(medium, pack, salvage))
             self.history = self._history()
-            self.first, self._ahead = next(self._pieces, b""), next(self._pieces, b"")
+            self.small = sum(kept.print[2] for kept in manifest.entries.values()) <= SMALL
+            self.pieces = self._all() if self.small else []
         except BaseException:
             self.close()
             raise
@@ -52,16 +57,17 @@ class Giving:
                 return data
         return None
 
-    @property
-    def more(self) -> bool:
-        """Whether there are pieces after those given."""
-        return bool(self._ahead)
-
     def next(self) -> bytes:
-        """The next piece of the parcel after the first. Raises OSError, and Damaged where content that was whole a
-        moment ago is not any more."""
-        piece, self._ahead = self._ahead, next(self._pieces, b"")
-        return piece
+        """The next piece of a parcel that is not small; empty at the end. Raises OSError, and Damaged where content
+        that was whole a moment ago is not any more."""
+        return next(self._pieces, b"")
+
+    def _all(self) -> list[bytes]:
+        try:
+            return list(self._pieces)
+        except Damaged as error:
+            # it was whole a moment ago: no older snapshot is to be taken for it, but another try
+            raise OSError(errno.EIO, f"{error}") from None
 
     def close(self) -> None:
         """Let go of what is open. Idempotent."""

@@ -161,10 +161,10 @@ class Loading:
 
     async def _give(self, giving: Giving, held: Held) -> AsyncIterator[bytes]:
         try:
-            piece = giving.first
-            while piece:
+            for piece in giving.pieces:
                 yield piece
-                piece = await self._access.do("be read", giving.next) if giving.more else b""
+            while not giving.small and (piece := await self._access.do("be read", giving.next)):
+                yield piece
             if not giving.damaged:
                 held.proven.update(pack.name for pack in giving.manifest.packs)
             elif held.index is not None and held.index.name == giving.manifest.name:

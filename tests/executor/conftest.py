@@ -9,6 +9,9 @@ import pytest_asyncio
 
 from executor import Executor, Settings
 
+A = {"owner": "a", "conversation": "1"}
+"""An owner's only conversation."""
+
 
 class Caller:
     """One owner's calls, in one session unless told otherwise."""
@@ -39,6 +42,15 @@ async def run(executor, code, language="python", **kwargs):
     """Execute code; no call may hang."""
     async with asyncio.timeout(40):
         return await executor.execute(code, language=language, **kwargs)
+
+
+async def saved(executor):
+    """The session of `A`, once everything in it is saved."""
+    session = executor._up.keeper.table.get(executor.list_sessions(**A)[0].id)
+    async with asyncio.timeout(15):
+        while session.snapshot.dirty_since is not None or session.snapshot.taken_at is None:
+            await asyncio.sleep(0.01)
+    return session
 
 
 def zygotes():

@@ -32,7 +32,7 @@ async def run(plan: Plan, folder: Path) -> Tally:
         if sample := server.sample():
             tally.samples.append(sample)
         if plan.alone:
-            await alone(server, tally, plan.alone, plan.seed)
+            await alone(server, tally, plan)
         if plan.connections:
             sockets += await idle_connections(server, tally, plan.connections)
         if plan.slow_readers:

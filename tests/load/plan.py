@@ -49,7 +49,12 @@ def parse(arguments: list[str]) -> Plan:
     parser.add_argument("--pause", type=_between(float, 0.0, 60.0), default=0.5, help="mean pause of a client, seconds")
     parser.add_argument("--ramp", type=_between(float, 0.0, 600.0), default=0.0, help="seconds in which clients arrive")
     parser.add_argument("--payload-kb", type=_between(int, 0, 16_384), default=64, help="state of a session, kB")
-    parser.add_argument("--alone", type=whole, default=40, help="short cells of one client before the others come")
+    parser.add_argument(
+        "--alone",
+        type=whole,
+        default=40,
+        help="short cells of one client before the others come, in a row and with pauses",
+    )
     parser.add_argument("--kill-every", type=_between(float, 0.0, 3600.0), default=0.0, help="SIGKILL of the server, s")
     parser.add_argument("--kills", type=_between(int, 0, 1_000), default=0, help="at most so many")
     parser.add_argument("--slow-readers", type=whole, default=0, help="SSE clients that stop reading")

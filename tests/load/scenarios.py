@@ -15,7 +15,7 @@ from tests.load.client import ask
 from tests.load.plan import Plan
 from tests.load.server import Server
 from tests.load.sockets import Raw, die_uploading, hold, stop_reading
-from tests.load.tally import ALONE, Tally
+from tests.load.tally import ALONE, IN_A_ROW, Tally
 
 UNCOUNTED = 5
 """Cells of a session that come before the counted ones: the first makes the session."""
@@ -32,16 +32,23 @@ async def sampling(server: Server, tally: Tally) -> None:
             tally.samples.append(sample)
 
 
-async def alone(server: Server, tally: Tally, count: int, seed: int) -> None:
-    """Short cells of one client while nobody else is there: what those under load are compared with."""
-    chance = random.Random(seed)
+async def alone(server: Server, tally: Tally, plan: Plan) -> None:
+    """Short cells of one client while nobody else is there: what those under load are compared with.
+
+    First one after the other, which finds everything in the processor's caches, then with pauses as clients make them,
+    the long ones cut.
+    """
+    chance = random.Random(plan.seed)
     async with client(server.url, "sse", identity("alone", "alone")) as session:
-        for number in range(count + UNCOUNTED):
+        for number in range(UNCOUNTED + 2 * plan.alone):
+            paced = number >= UNCOUNTED + plan.alone
+            if paced and plan.pause:
+                await asyncio.sleep(min(chance.expovariate(1 / plan.pause), plan.pause))
             cell = short(chance)
             began = time.monotonic()
             answer = await ask(session, cell.tool, cell.arguments)
             if number >= UNCOUNTED:
-                tally.took(ALONE, time.monotonic() - began)
+                tally.took(ALONE if paced else IN_A_ROW, time.monotonic() - began)
             if not all(word in text_of(answer) for word in cell.words):
                 tally.complain("wrong", f"a short cell alone should have {cell.words}: {text_of(answer)[:300]}")
         await session.call_tool("close_execution_session", {"session_id": data_of(answer)["session_id"]})

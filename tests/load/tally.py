@@ -10,6 +10,8 @@ from tests.load.server import Sample
 
 KEPT_COMPLAINTS = 20
 ALONE = "short, alone"
+"""With the pauses of all other clients."""
+IN_A_ROW = "short, row"
 """The kind of those short cells that one client ran before the others came."""
 
 
@@ -71,8 +73,9 @@ class Tally:
                 f"{kind:14}{row['count']:8.0f}" + "".join(f"{row[q]:10.1f}" for q in ("p50", "p95", "p99", "max"))
             )
         if self.seconds.get(ALONE) and self.seconds.get("short"):
-            ratio = quantiles(self.seconds["short"])["p99"] / quantiles(self.seconds[ALONE])["p50"]
-            lines.append(f"p99 of short cells: {ratio:.1f} times their p50 alone")
+            p99 = quantiles(self.seconds["short"])["p99"]
+            paced, row = (p99 / quantiles(self.seconds[kind])["p50"] for kind in (ALONE, IN_A_ROW))
+            lines.append(f"p99 of short cells: {paced:.1f} times their p50 alone, {row:.1f} times that without pauses")
         lines.append("")
         lines.append("expected errors: " + (", ".join(f"{n} {k}" for k, n in sorted(self.expected.items())) or "none"))
         lines.append(

@@ -1,12 +1,15 @@
 """What goes into a session's folder and out of it, through the line to its leader: whole, and in few steps."""
 
+import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from executor.backend import SessionSpec
-from executor.errors import InvalidRequest
+from executor.errors import BackendFailed, FileRefused, InvalidRequest
 from executor.local import wire
 from executor.local.backend import LocalBackend
 from executor.local.transfers import MAX_OPEN
@@ -22,7 +25,7 @@ async def no_room():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def backend(make_settings):
-    running = LocalBackend(make_settings(spare_sessions=0))
+    running = LocalBackend(make_settings(spare_sessions=0, max_upload_mb=1))
     await running.open(lambda event: None, no_room)
     yield running
     await running.aclose()
@@ -42,6 +45,11 @@ async def pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
 
 async def content(backend, ref, path):
     return b"".join([piece async for piece in backend.get_file(ref, path)])
+
+
+def names(tree):
+    """What lies in a folder, but for what was there from the start."""
+    return [path for path in tree if path.startswith((".upload-", ".tmp/")) or not path.startswith(".")]
 
 
 def steps(backend, ref):
@@ -93,12 +101,74 @@ async def test_what_is_refused_leaves_nothing_open(backend, ref):
             await backend.put_file(ref, "../out", pieces(b"x", 1))
         with pytest.raises(InvalidRequest):
             await backend.put_file(ref, "../out", pieces(b"x" * (wire.CHUNK + 1), wire.CHUNK))
+    await backend.put_file(ref, "f", pieces(b"x" * 3 * wire.CHUNK, wire.CHUNK))
     for _ in range(MAX_OPEN + 2):
         parcel = backend.pack(ref, ["f"])
-        async for _piece in parcel:
-            break
+        assert await anext(parcel)
         await parcel.aclose()
     await backend.put_file(ref, "f", pieces(b"x", 1))
+    assert await content(backend, ref, "f") == b"x"
+
+
+async def test_what_is_refused_in_the_middle_leaves_nothing_and_the_rest_of_it_is_nobodys(backend, ref):
+    for _ in range(MAX_OPEN + 2):
+        with pytest.raises(FileRefused, match="over the limit"):
+            await backend.put_file(ref, "f", pieces(b"x" * (3 << 20), wire.CHUNK))
+        with pytest.raises(BackendFailed, match="unpacked"):
+            await backend.unpack(ref, pieces(b"no parcel" * wire.CHUNK, wire.CHUNK))
+    assert names(await backend.tree(ref)) == []
+    await backend.put_file(ref, "f", pieces(b"x", 1))
+
+
+async def test_what_is_cancelled_lets_go_of_what_it_held(backend, ref):
+    await backend.put_file(ref, "f", pieces(b"x" * 3 * wire.CHUNK, wire.CHUNK))
+
+    async def stuck():
+        yield b"x" * 2 * wire.CHUNK
+        await asyncio.sleep(60)
+
+    async def read_all():
+        return [piece async for piece in backend.pack(ref, ["f"])]
+
+    for work in (lambda: backend.put_file(ref, "g", stuck()), read_all, lambda: backend.tree(ref)):
+        for number in range(MAX_OPEN + 2):
+            task = asyncio.create_task(work())
+            for _ in range(1 + number % 4):  # also before the first answer
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    assert names(await backend.tree(ref)) == ["f"]
+    await backend.put_file(ref, "g", pieces(b"x", 1))
+    assert b"".join(await read_all()).endswith(b"x" * 3 * wire.CHUNK)
+
+
+async def test_a_leader_that_dies_in_the_middle_ends_what_goes_in_and_out(backend):
+    async def until_killed(ref):
+        yield b"x" * wire.CHUNK
+        backend._launcher.kill(backend._launched[ref].number)
+        while True:
+            await asyncio.sleep(0.01)
+            yield b"x"
+
+    ref = await backend.create(SessionSpec("dies"))
+    with pytest.raises(BackendFailed, match="The session is gone"):
+        async with asyncio.timeout(20):
+            await backend.put_file(ref, "f", until_killed(ref))
+    with pytest.raises(BackendFailed, match="The session is gone"):
+        await backend.tree(ref)
+    await backend.close(ref)
+    assert not backend._ending and ref not in backend._launched
+
+
+async def test_a_time_that_64_bits_do_not_hold_is_packed_as_the_latest_that_they_do(backend, ref):
+    await backend.put_file(ref, "f", pieces(b"x", 1))
+    os.utime(backend._launched[ref].folder / "f", (0, 2**34))
+    entry = (await backend.tree(ref))["f"]
+    parcel = b"".join([piece async for piece in backend.pack(ref, ["f"])])
+    assert parcel.endswith(b"fx")
+    if entry[3] > 2**63:  # not every file system knows the year 2514
+        assert (2**63 - 1).to_bytes(8) in parcel
     assert await content(backend, ref, "f") == b"x"
 
 
@@ -111,6 +181,5 @@ async def test_a_source_that_fails_leaves_no_file_and_nothing_open(backend, ref)
         for _ in range(MAX_OPEN + 2):
             with pytest.raises(RuntimeError):
                 await backend.put_file(ref, "never", broken(size))
-    assert "never" not in await backend.tree(ref)
-    assert [path for path in await backend.tree(ref) if not path.startswith(".")] == []
+    assert names(await backend.tree(ref)) == []
     await backend.put_file(ref, "f", pieces(b"x", 1))
