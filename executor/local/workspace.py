@@ -130,7 +130,7 @@ class Workspace:
     def fingerprint(self) -> int | None:
         """What all that is in the folder, hidden or not, looks like: the same number where nothing has changed. None
         where there is so much that to look at it would be felt."""
-        found = []
+        found: list[tuple[str | int, ...]] = []
         for prefix, entry, info in self._walk(hidden=True):
             if len(found) >= QUICK_WALK:
                 return None

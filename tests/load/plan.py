@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> Plan:
         "--alone",
         type=whole,
         default=40,
-        help="short cells of one client before the others come, in a row and with pauses",
+        help="short cells of one client at first, twice",
     )
     parser.add_argument("--kill-every", type=_between(float, 0.0, 3600.0), default=0.0, help="SIGKILL of the server, s")
     parser.add_argument("--kills", type=_between(int, 0, 1_000), default=0, help="at most so many")
