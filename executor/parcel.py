@@ -69,12 +69,9 @@ def in_pieces(parts: Iterable[bytes]) -> Generator[bytes, None, None]:
         if small and len(small) + len(part) > PIECE:
             yield bytes(small)
             small.clear()
-        if len(part) < PIECE // 4:
+        if small or len(part) < PIECE // 4:
             small += part
             continue
-        if small:
-            yield bytes(small)
-            small.clear()
         for start in range(0, len(part), PIECE):
             yield part[start : start + PIECE]
     if small:

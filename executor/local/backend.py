@@ -343,7 +343,8 @@ class LocalBackend:
             async with asyncio.timeout(RELIEF_DEADLINE):
                 # what makes room still holds its memory when that is said
                 while self._budget.excess and (self._ending or await self._make_room()):
-                    await self._end_now()
+                    # shielded: however little time is left, ends have their own deadline, and are seen through to it
+                    await asyncio.shield(self._end_now())
         while self._budget.excess and time.monotonic() < until + RELIEF_DEADLINE:
             offender = self._budget.largest()
             if offender is None:

@@ -22,12 +22,34 @@ from executor.sandbox.kernel import (
 
 _CAPSET: Final = 126 if X86_64 else 91
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_LOWEST_USER: Final = 200_000
 _USERS: Final = 100_000
-_FIRST_USER: Final = 200_000 + _USERS * (int.from_bytes(os.urandom(4)) % 20_000)
-"""A range by chance: what an earlier server's sessions left, or another one's that runs beside, is not ours."""
+"""Users of one server: a range by chance, as what an earlier server's sessions left, or another one's that runs beside,
+is not ours."""
+_RANGES: Final = 20_000
 _CAP_AMBIENT_CLEAR_ALL: Final = 4
 # keep_caps off, noroot, no_setuid_fixup, no ambient raise; each locked
 _SECUREBITS: Final = 0b11101111
+
+
+def mapped(text: str) -> int:
+    """How many ids from `_LOWEST_USER` on a uid_map or gid_map holds (user_namespaces(7)); 0 where it is none."""
+    for line in text.splitlines():
+        with suppress(ValueError):
+            first, _, count = (int(number) for number in line.split())
+            if first <= _LOWEST_USER < first + count:
+                return first + count - _LOWEST_USER
+    return 0
+
+
+def _mapped_here() -> int:
+    with suppress(OSError):
+        return min(mapped(open(f"/proc/self/{name}_map").read()) for name in ("uid", "gid"))
+    return 0
+
+
+_MAPPED: Final = _mapped_here()
+_FIRST_USER: Final = _LOWEST_USER + _USERS * (int.from_bytes(os.urandom(4)) % max(1, min(_RANGES, _MAPPED // _USERS)))
 
 
 def hide() -> None:
@@ -85,13 +107,10 @@ def drop(uid: int | None, gid: int | None) -> None:
 
 
 def may_change_user() -> bool:
-    """Whether this process may take other users' ids: CAP_SETUID, CAP_SETGID, CAP_CHOWN, not in a user namespace."""
+    """Whether this process may take the ids of sessions' users: CAP_SETUID, CAP_SETGID, CAP_CHOWN, and a user namespace
+    that has a whole range of them."""
     wanted = (1 << 7) | (1 << 6) | (1 << 0)
-    if effective_capabilities() & wanted != wanted:
-        return False
-    with suppress(OSError):
-        return open("/proc/self/uid_map").read().split()[2] != "1"
-    return False
+    return effective_capabilities() & wanted == wanted and _MAPPED >= _USERS
 
 
 def may_mount() -> bool:

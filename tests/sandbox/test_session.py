@@ -214,6 +214,22 @@ def test_a_session_has_no_privileges_and_a_user_of_its_own_where_that_is_possibl
     assert outcome.value == [os.getuid() if uid is None else uid, 0, 0, 1], outcome.error
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("         0          0 4294967295\n", 4_294_767_295),
+        ("0 1000000 1000000000\n", 999_800_000),
+        ("0 1000 1\n", 0),
+        ("0 100000 65536\n", 0),
+        ("0 1000 1\n1 100000 300000\n", 100_001),
+        ("", 0),
+        ("no map", 0),
+    ],
+)
+def test_only_ids_that_the_user_namespace_has_are_taken(text, count):
+    assert identity.mapped(text) == count
+
+
 def test_the_view_of_a_session_with_namespaces_holds_nothing_of_the_host():
     def act():
         with open("/dev/shm/x", "w") as file:
