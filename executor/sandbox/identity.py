@@ -48,8 +48,9 @@ def _mapped_here() -> int:
     return 0
 
 
-_MAPPED: Final = _mapped_here()
-_FIRST_USER: Final = _LOWEST_USER + _USERS * (int.from_bytes(os.urandom(4)) % max(1, min(_RANGES, _MAPPED // _USERS)))
+_FIRST_USER: Final = _LOWEST_USER + _USERS * (
+    int.from_bytes(os.urandom(4)) % max(1, min(_RANGES, _mapped_here() // _USERS))
+)
 
 
 def hide() -> None:
@@ -110,7 +111,8 @@ def may_change_user() -> bool:
     """Whether this process may take the ids of sessions' users: CAP_SETUID, CAP_SETGID, CAP_CHOWN, and a user namespace
     that has a whole range of them."""
     wanted = (1 << 7) | (1 << 6) | (1 << 0)
-    return effective_capabilities() & wanted == wanted and _MAPPED >= _USERS
+    # asked anew: the zygote may have gone into a user namespace by now
+    return effective_capabilities() & wanted == wanted and _mapped_here() >= _FIRST_USER - _LOWEST_USER + _USERS
 
 
 def may_mount() -> bool:
