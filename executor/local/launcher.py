@@ -30,6 +30,7 @@ CREATE_DEADLINE = 20.0
 STOP_DEADLINE = 15.0
 ENDING_DEADLINE = 2.0
 
+TRIES = 3
 REFILL_AFTER = 0.1
 """Seconds before the next spare session is forked."""
 
@@ -144,12 +145,17 @@ class Launcher:
                 spare = self._spares.pop()
                 if not spare.connection.lost.done():
                     return spare
-            try:
-                return await self._fork()
-            except BackendFailed as error:
-                # cleaning up behind a leader that was killed may hit one that is just being made; nothing ran in it
-                self._publish(Fault(where="create", detail=f"{error} It is tried once more."))
-                return await self._fork()
+            until = time.monotonic() + CREATE_DEADLINE
+            for tried in range(1, TRIES):
+                try:
+                    return await self._fork()
+                except BackendFailed as error:
+                    if self._closed or (tried > 1 and time.monotonic() > until):
+                        raise
+                    # cleaning up behind a leader that was killed may hit one that is just being made, and a zygote that
+                    # dies takes one with it, and refuses the next while it ends; nothing ran in either
+                    self._publish(Fault(where="create", detail=f"{error} It is tried once more."))
+            return await self._fork()
         finally:
             self._keep_spares()
 
