@@ -38,7 +38,7 @@ async def _of(kept: str, label: str, floats: int) -> dict[str, float]:
 
     async with Executor(settings) as executor:
         unsubscribe = executor.bus.subscribe(note)
-        keeper = executor._up.keeper
+        table = executor._up.keeper.table
         caller = {"owner": "bench", "conversation": "1"}
 
         async def run(code: str) -> float:
@@ -48,7 +48,7 @@ async def _of(kept: str, label: str, floats: int) -> dict[str, float]:
             return (time.perf_counter() - began) * 1e3
 
         await run(f"import numpy as np; x = np.random.default_rng(1).random({floats})")
-        session = keeper.table.live()[0]
+        session = table.live()[0]
         quiet = [await run("1+1") for _ in range(20)]
         beside, parks, wakes = [], [], []
         for _ in range(ROUNDS[label]):
@@ -60,7 +60,9 @@ async def _of(kept: str, label: str, floats: int) -> dict[str, float]:
             assert await saving
             await run("x[0] += 1")
             began = time.perf_counter()
-            assert await keeper._park(session, "idle")
+            assert await executor._up.parking.park(session, "idle")
+            assert session.leaving is not None
+            await session.leaving
             parks.append((time.perf_counter() - began) * 1e3)
             wakes.append(await run("x[0]"))
         unsubscribe()
