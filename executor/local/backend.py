@@ -137,12 +137,12 @@ class LocalBackend:
 
     async def stats(self, ref: SessionRef) -> SessionStats:
         """Ask the leader."""
-        _, (reply, _) = await self._connection(ref).request("stats", deadline=REQUEST_DEADLINE)
+        reply, _ = await self._connection(ref).request("stats", deadline=REQUEST_DEADLINE)
         return SessionStats(**{field.name: int(reply[field.name]) for field in dataclasses.fields(SessionStats)})
 
     async def activity(self, ref: SessionRef) -> Activity:
         """Ask the leader."""
-        _, (reply, _) = await self._connection(ref).request("activity", deadline=REQUEST_DEADLINE)
+        reply, _ = await self._connection(ref).request("activity", deadline=REQUEST_DEADLINE)
         return Activity(background=int(reply["background"]), rests=reply["rests"] is True)
 
     async def start(self, ref: SessionRef, language: Language, code: str, execution_id: str, timeout: float) -> None:
@@ -159,7 +159,7 @@ class LocalBackend:
 
     async def printed(self, ref: SessionRef, execution_id: str) -> Printed:
         """Ask the leader."""
-        _, (reply, _) = await self._connection(ref).request("printed", deadline=REQUEST_DEADLINE, id=execution_id)
+        reply, _ = await self._connection(ref).request("printed", deadline=REQUEST_DEADLINE, id=execution_id)
         return Printed(stdout=str(reply.get("stdout", "")), stderr=str(reply.get("stderr", "")))
 
     async def put_file(self, ref: SessionRef, path: str, chunks: AsyncIterable[bytes]) -> FileInfo:
@@ -175,7 +175,7 @@ class LocalBackend:
         connection = self._connection(ref)
         connection.on_saving = begun
         try:
-            _, (reply, _) = await connection.request("save", deadline=SAVE_DEADLINE, limit=limit, final=final)
+            reply, _ = await connection.request("save", deadline=SAVE_DEADLINE, limit=limit, final=final)
         finally:
             connection.on_saving = None
         return [state_from(data) for data in reply.get("states", ())]
@@ -185,7 +185,7 @@ class LocalBackend:
     ) -> list[LanguageState]:
         """Ask the leader, which answers when Python has taken over its state."""
         asked = {"languages": list(languages), "numbers": dict(numbers)}
-        _, (reply, _) = await self._connection(ref).request("restore", deadline=SAVE_DEADLINE, **asked)
+        reply, _ = await self._connection(ref).request("restore", deadline=SAVE_DEADLINE, **asked)
         return [state_from(data) for data in reply.get("states", ())]
 
     async def tree(self, ref: SessionRef) -> Tree:
@@ -214,7 +214,7 @@ class LocalBackend:
         connection = self._connection(ref)
         handle = connection.begin("open", path=path)
         try:
-            reply, _ = await connection.answer(handle, deadline=REQUEST_DEADLINE)
+            reply, _ = await connection.answer(handle, "`open`", deadline=REQUEST_DEADLINE)
             size = int(reply["size"])
             if size > self._settings.max_upload_mb << 20:
                 raise FileRefused(
@@ -222,7 +222,7 @@ class LocalBackend:
                 )
             end = size if length is None else min(size, offset + length)
             while offset < end:
-                _, (_, data) = await connection.request(
+                _, data = await connection.request(
                     "read", deadline=REQUEST_DEADLINE, handle=handle, offset=offset, size=min(wire.CHUNK, end - offset)
                 )
                 if not data:
@@ -235,17 +235,17 @@ class LocalBackend:
 
     async def file_info(self, ref: SessionRef, path: str) -> FileInfo:
         """Ask the leader."""
-        _, (reply, _) = await self._connection(ref).request("info", deadline=REQUEST_DEADLINE, path=path)
+        reply, _ = await self._connection(ref).request("info", deadline=REQUEST_DEADLINE, path=path)
         return file_from(reply.get("file"))
 
     async def list_files(self, ref: SessionRef) -> list[FileInfo]:
         """Ask the leader."""
-        _, (reply, _) = await self._connection(ref).request("list", deadline=REQUEST_DEADLINE)
+        reply, _ = await self._connection(ref).request("list", deadline=REQUEST_DEADLINE)
         return [file_from(data) for data in reply.get("files", ())]
 
     async def move_file(self, ref: SessionRef, path: str, target: str) -> FileInfo:
         """Ask the leader."""
-        _, (reply, _) = await self._connection(ref).request("move", deadline=REQUEST_DEADLINE, path=path, target=target)
+        reply, _ = await self._connection(ref).request("move", deadline=REQUEST_DEADLINE, path=path, target=target)
         return file_from(reply.get("file"))
 
     async def delete_file(self, ref: SessionRef, path: str) -> None:
@@ -265,12 +265,12 @@ class LocalBackend:
         handle = connection.begin(op, **arguments)
         more = True
         try:
-            reply, data = await connection.answer(handle, deadline=REQUEST_DEADLINE)
+            reply, data = await connection.answer(handle, f"`{op}`", deadline=REQUEST_DEADLINE)
             more = reply.get("more") is True
             if data:
                 yield data
             while more:
-                _, (reply, data) = await connection.request("read", deadline=REQUEST_DEADLINE, handle=handle)
+                reply, data = await connection.request("read", deadline=REQUEST_DEADLINE, handle=handle)
                 more = reply.get("more") is True
                 if data:
                     yield data
@@ -290,7 +290,9 @@ class LocalBackend:
                 for start in range(0, len(data), wire.CHUNK):
                     piece = bytes(data[start : start + wire.CHUNK])
                     await connection.send_piece(number, piece, deadline=REQUEST_DEADLINE)
-            return await connection.finish(number, deadline=REQUEST_DEADLINE)
+            connection.finish(number)
+            reply, _ = await connection.answer(number, f"`{op}`", deadline=REQUEST_DEADLINE)
+            return reply
         except BaseException:
             connection.forget(number)
             await self._release(connection, number)

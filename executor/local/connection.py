@@ -177,16 +177,16 @@ class Connection(asyncio.Protocol):
         if (execution := self._executions.get(execution_id)) and not execution.finished:
             self._send(wire.encode({"op": "interrupt", "id": execution_id}))
 
-    async def request(self, op: str, *, deadline: float, **arguments: Any) -> tuple[int, Outcome]:
-        """(number of the request, its reply and chunk). Raises the error that the leader names, or BackendFailed."""
-        number = self._number()
-        message = {"op": op, "request": number, **arguments}
-        return number, await self._exchange(number, wire.encode(message), op, deadline)
+    async def request(self, op: str, *, deadline: float, **arguments: Any) -> Outcome:
+        """The reply, and the chunk that came with it. Raises the error that the leader names, or BackendFailed."""
+        return await self.answer(self.begin(op, **arguments), f"`{op}`", deadline=deadline)
 
     def begin(self, op: str, **arguments: Any) -> int:
-        """Begin what holds something in the leader, whatever becomes of the answer: its number, under which that is
+        """Begin what may hold something in the leader, whatever becomes of the answer: its number, under which that is
         asked for, and released. Raises BackendFailed."""
-        number = self._number()
+        self._must_live()
+        number = self._next_request
+        self._next_request += 1
         frame = wire.encode({"op": op, "request": number, **arguments})
         answer = self._requests[number] = asyncio.get_running_loop().create_future()
         # whoever gives up does not ask for it any more; that is no fault
@@ -194,10 +194,17 @@ class Connection(asyncio.Protocol):
         self._send(frame)
         return number
 
-    async def answer(self, number: int, *, deadline: float) -> Outcome:
-        """The outcome of what was begun. Raises the error that the leader names, or BackendFailed."""
+    async def answer(self, number: int, what: str, *, deadline: float) -> Outcome:
+        """The outcome of what was begun, `what` in a sentence. Raises as `request` does."""
         self._must_live()
-        return await self._answered(number, "a request for files", deadline)
+        try:
+            async with asyncio.timeout(deadline):
+                return await self._requests[number]
+        except TimeoutError:
+            raise BackendFailed(f"The session did not answer {what} within {deadline:g} s.") from None
+        finally:
+            self._requests.pop(number, None)
+            self._chunks.pop(number, None)
 
     async def send_piece(self, number: int, data: bytes, *, deadline: float) -> None:
         """Send a piece of at most `wire.CHUNK` bytes, not empty, as soon as there is room for it. Raises what the
@@ -213,39 +220,16 @@ class Connection(asyncio.Protocol):
             self._requests[number].result()
         self._send(wire.encode_chunk(number, data))
 
-    async def finish(self, number: int, *, deadline: float) -> dict[str, Any]:
-        """Say that all pieces are sent; the reply. Raises the error that the leader names, or BackendFailed."""
+    def finish(self, number: int) -> None:
+        """Say that all pieces are sent. Raises BackendFailed."""
         self._must_live()
         self._send(wire.encode_chunk(number, b""))
-        reply, _ = await self._answered(number, "the end of what was sent", deadline)
-        return reply
 
     def forget(self, number: int) -> None:
         """Nobody waits for that answer any more. Idempotent."""
         self._requests.pop(number, None)
 
     # Inside
-
-    def _number(self) -> int:
-        self._must_live()
-        number = self._next_request
-        self._next_request += 1
-        return number
-
-    async def _exchange(self, number: int, frame: bytes, op: str, deadline: float) -> Outcome:
-        self._requests[number] = asyncio.get_running_loop().create_future()
-        self._send(frame)
-        return await self._answered(number, f"`{op}`", deadline)
-
-    async def _answered(self, number: int, what: str, deadline: float) -> Outcome:
-        try:
-            async with asyncio.timeout(deadline):
-                return await self._requests[number]
-        except TimeoutError:
-            raise BackendFailed(f"The session did not answer {what} within {deadline:g} s.") from None
-        finally:
-            self._requests.pop(number, None)
-            self._chunks.pop(number, None)
 
     def _must_live(self) -> None:
         if self._transport is None or self.lost.done() or self._transport.is_closing():

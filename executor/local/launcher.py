@@ -31,6 +31,8 @@ STOP_DEADLINE = 15.0
 ENDING_DEADLINE = 2.0
 
 TRIES = 3
+"""Times that a session is tried to be made."""
+
 REFILL_AFTER = 0.1
 """Seconds before the next spare session is forked."""
 

@@ -13,7 +13,7 @@ from executor.store.packs import Damaged, Pack, PackReader
 from executor.store.taking import history_sum
 
 SMALL = 512 * 2**10
-"""Bytes of content."""
+"""Bytes of content up to which a parcel is read as a whole."""
 
 _ORDER = {"folder": 0, "file": 1, "link": 2}
 
