@@ -60,10 +60,8 @@ class States:
         self._restless: set[Language] = set()
         self._changed: dict[Language, int] = {}
         self._saving: Saving | None = None
-        # by pid of a worker: what it takes over, and until when
-        self._restoring: dict[int, tuple[Language, float]] = {}
-        # and what the folder looked like before
-        self._before: dict[int, int | None] = {}
+        # by pid of a worker: what it takes over, until when, and what the folder looked like before
+        self._restoring: dict[int, tuple[Language, float, int | None]] = {}
         self._awaited: tuple[Language, Reply] | None = None
         self._notices: list[str] = []
 
@@ -71,21 +69,21 @@ class States:
 
     def next_step(self) -> float:
         """When `step` is due, monotonic seconds."""
-        due = min((until for _, until in self._restoring.values()), default=_NEVER)
+        due = min((until for _, until, _ in self._restoring.values()), default=_NEVER)
         return due if self._saving is None or self._saving.over else min(due, self._saving.next)
 
     def step(self, now: float) -> None:
         """Go on with what is being saved, and end who does not come to an end with taking over a state."""
         if self._saving is not None:
             self._saving.step(now)
-        for language in [language for language, until in self._restoring.values() if now >= until]:
+        for language in [language for language, until, _ in self._restoring.values() if now >= until]:
             self.give_up(language)
 
     def give_up(self, language: Language) -> None:
         """End a worker that takes its state over: what it has loaded by now may be anything. The next starts empty."""
-        for pid, (restoring, _) in self._restoring.items():
+        for pid, (restoring, _, folder) in self._restoring.items():
             if restoring == language:
-                self._restoring[pid] = (language, _NEVER)
+                self._restoring[pid] = language, _NEVER, folder
                 self._crew.kill(language)
 
     def reaped(self, pids: set[int]) -> None:
@@ -231,8 +229,8 @@ class States:
         order = worker.speaker.restore(str(worker.pid), state_path(worker.language))
         if order is None:
             return True
-        self._restoring[worker.pid] = worker.language, time.monotonic() + RESTORE_SECONDS
-        self._before[worker.pid] = self._workspace.fingerprint()
+        folder = self._workspace.fingerprint()
+        self._restoring[worker.pid] = worker.language, time.monotonic() + RESTORE_SECONDS, folder
         self._crew.send(worker, order)
         return False
 
@@ -242,9 +240,12 @@ class States:
 
     def on_restored(self, worker: Worker, event: channel.Restored) -> None:
         """A worker has taken over its state, or failed to."""
-        if self._restoring.pop(worker.pid, None) is None or event["id"] != str(worker.pid):
+        restoring = self._restoring.pop(worker.pid, None)
+        if restoring is None:
             return
-        self._note_loading(worker.pid)
+        self._note_loading(restoring[2])
+        if event["id"] != str(worker.pid):
+            return
         if event["problem"]:
             self._fail(worker.language, event["problem"])
             return
@@ -264,8 +265,8 @@ class States:
 
         `starve`: it was its variables that took too much memory, so they must not come back.
         """
-        if self._restoring.pop(worker_pid, None) is not None:
-            self._note_loading(worker_pid)
+        if (restoring := self._restoring.pop(worker_pid, None)) is not None:
+            self._note_loading(restoring[2])
             self._fail(language, "The process ended while it took over its state.")
             return ""
         if starve:
@@ -281,10 +282,10 @@ class States:
             said += f" {lost[:1].upper()}{lost[1:]}"
         return said
 
-    def _note_loading(self, worker_pid: int) -> None:
-        """Loading a state runs the guest's code, too, which may go on, or have changed files."""
+    def _note_loading(self, before: int | None) -> None:
+        """Loading a state runs the guest's code, too, which may go on, or have changed files: `before` is the folder's
+        fingerprint."""
         acting = self._acting()
-        before = self._before.pop(worker_pid, None)
         untouched = before is not None and self._workspace.fingerprint() == before
         self._rested = self._rested and untouched and not acting and not self._guard.background()
         self._restless |= acting
