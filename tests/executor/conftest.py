@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from executor import Executor, Settings
+from tests.executor.crowd import until
 
 A = {"owner": "a", "conversation": "1"}
 """An owner's only conversation."""
@@ -47,9 +48,7 @@ async def run(executor, code, language="python", **kwargs):
 async def saved(executor):
     """The session of `A`, once everything in it is saved."""
     session = executor._up.keeper.table.get(executor.list_sessions(**A)[0].id)
-    async with asyncio.timeout(15):
-        while session.snapshot.dirty_since is not None or session.snapshot.taken_at is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: session.snapshot.dirty_since is None and session.snapshot.taken_at is not None)
     return session
 
 

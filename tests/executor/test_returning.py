@@ -10,9 +10,8 @@ import sys
 import pytest
 
 from executor import Executor, ExecutorError, NoSuchSession, account
-from executor.events import SnapshotTaken
 from executor.store import Record
-from tests.executor.conftest import A, run, zygotes
+from tests.executor.conftest import A, run, saved, zygotes
 from tests.executor.crowd import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,34 +35,28 @@ async def test_after_a_stop_and_a_start_sessions_are_there_under_the_same_ids_an
 
 
 async def test_a_session_whose_processes_are_killed_goes_on_from_its_snapshot_and_says_so(settings):
-    events = []
     async with Executor(settings()) as executor:
-        executor.bus.subscribe(events.append)
-        a = {"owner": "a", "conversation": "1"}
-        await run(executor, "x = 1", **a)
-        await until(lambda: any(isinstance(e, SnapshotTaken) for e in events))
-        working = asyncio.create_task(run(executor, "x = 2\nimport time; time.sleep(99)", **a))
+        await run(executor, "x = 1", **A)
+        await saved(executor)
+        working = asyncio.create_task(run(executor, "x = 2\nimport time; time.sleep(99)", **A))
         await asyncio.sleep(0.3)
         (zygote,) = zygotes()
         for leader in zygote.children():
             os.kill(leader.pid, signal.SIGKILL)
         result = await working
         assert result.status == "lost" and "as it was at" in " ".join(result.notices)
-        again = await run(executor, "print(x)", **a)
+        again = await run(executor, "print(x)", **A)
         assert again.stdout == "1\n" and "ended unexpectedly" in again.notices[0]
         assert "not run again" in again.notices[0]
 
 
 async def test_a_worker_that_crashes_is_replaced_by_one_with_the_variables_of_the_last_snapshot(settings):
-    events = []
     async with Executor(settings()) as executor:
-        executor.bus.subscribe(events.append)
-        a = {"owner": "a", "conversation": "1"}
-        await run(executor, "x = 1", **a)
-        await until(lambda: any(isinstance(e, SnapshotTaken) for e in events))
-        crash = await run(executor, "x = 2\nimport os, signal; os.kill(os.getpid(), signal.SIGSEGV)", **a)
+        await run(executor, "x = 1", **A)
+        await saved(executor)
+        crash = await run(executor, "x = 2\nimport os, signal; os.kill(os.getpid(), signal.SIGSEGV)", **A)
         assert crash.status == "crashed" and "come back as they were after cell 1" in " ".join(crash.notices)
-        assert (await run(executor, "print(x)", **a)).stdout == "1\n"
+        assert (await run(executor, "print(x)", **A)).stdout == "1\n"
 
 
 KILLED = """
