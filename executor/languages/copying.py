@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from executor.languages import openfiles
-from executor.languages.guest import signal_core
+from executor.languages import forking, openfiles
 from executor.languages.reasons import Overdue
 
 NAME_SECONDS = 4.0
@@ -31,9 +30,8 @@ DEEP = 60_000
 DEEP_STACK = 100 * 1024 * 1024
 """Bytes of stack that go with it; the kernel leaves at least 128 MiB below a stack."""
 
-_fork, _waitpid, _exit, _clock = os.fork, os.waitpid, os._exit, time.monotonic
+_clock = time.monotonic
 _setitimer, _signal, _mask = signal.setitimer, signal.signal, signal.pthread_sigmask
-_getsignal, _sigpending = signal_core.getsignal, signal_core.sigpending
 _IGNORED = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 """As every Python has it: what they tell comes as an exception, too."""
 _PRISTINE: dict[str, Any] = {}
@@ -46,46 +44,13 @@ def prepare() -> None:
 
 
 def in_copy(work: Callable[[], None]) -> bool:
-    """Do `work` in a copy of this process, which goes on at once; False where no copy is to be had.
+    """Do `work` in a copy of this process, which goes on at once; False where no copy is to be had."""
 
-    The copy is no child of ours, so that the guest's own os.wait() never meets it: whoever is above reaps it.
-    """
-    handler, waits = _getsignal(signal.SIGCHLD), signal.SIGCHLD in _sigpending()
-    try:
-        child = _fork()
-    except OSError:
-        return False
-    if child == 0:
-        _fork_again(work)
-    status = _wait_for(child)
-    if callable(handler) and not waits:
-        # a handler of the guest's must not hear of our child: the default throws the signal away
-        _signal(signal.SIGCHLD, signal.SIG_DFL)
-        _signal(signal.SIGCHLD, handler)
-    return status == 0
+    def as_copy() -> None:
+        _become_copy()
+        work()
 
-
-def _fork_again(work: Callable[[], None]) -> NoReturn:
-    code = 1
-    try:
-        inner = _fork()
-        code = 0
-        if inner == 0:
-            _become_copy()
-            work()
-    finally:
-        _exit(code)
-
-
-def _wait_for(child: int) -> int:
-    """The child's wait status; 0 where the guest has the kernel throw them away."""
-    while True:
-        try:
-            return _waitpid(child, 0)[1]
-        except InterruptedError:
-            continue
-        except ChildProcessError:
-            return 0
+    return forking.apart(as_copy)
 
 
 def _become_copy() -> None:

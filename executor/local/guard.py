@@ -90,6 +90,10 @@ class Guard:
         """A worker of ours was forked."""
         self._workers.add(pid)
 
+    def may_copy(self, worker: int | None) -> None:
+        """This worker is asked for a copy of itself, and may make that one a child of ours; None: no more."""
+        self._confinement.notifier.copies = worker
+
     def worker_ended(self, pid: int, *, alone: bool) -> None:
         """A worker was reaped; unless it ended `alone`, what it had started and left to us ends with it."""
         self._workers.discard(pid)

@@ -210,7 +210,10 @@ class Saving:
         died = False
         try:
             for _ in range(ATTEMPTS):
-                head = yield from self._dumped(language, new, without)
+                try:
+                    head = yield from self._dumped(language, new, without)
+                finally:
+                    self._guard.may_copy(None)
                 if language != "python":
                     break
                 try:
@@ -257,6 +260,7 @@ class Saving:
                 raise Busy(_ENDED.format(NAMES[language]))
             order = worker.speaker.save(path, limit=room, without=without, fork=fork)
             assert order is not None, "asked of nobody whose state lies in files already"
+            self._guard.may_copy(worker.pid if fork and language == "python" else None)
             self._crew.send(worker, order)
             until = time.monotonic() + DUMP_SECONDS
             pause = QUICK

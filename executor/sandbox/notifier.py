@@ -19,6 +19,7 @@ from typing import Final
 from executor.sandbox.attributes import Asker, Refused
 from executor.sandbox.processes import ProcessTree
 from executor.sandbox.syscalls import (
+    CLONE_PARENT,
     CLONE_THREAD,
     FORKS,
     MODES,
@@ -99,7 +100,8 @@ class Notifier:
     """Answers for all workers of one session; its leader calls `handle` when a listener is readable.
 
     `closing`: set it before killing; no process or thread starts any more. `denials`: what was refused so far, by kind.
-    `granted`: processes and threads that were let start so far.
+    `granted`: processes and threads that were let start so far. `copies`: the worker that may make one process which is
+    a child of the leader, a copy of itself; it has been used up once it is None again.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Notifier:
         self.closing = False
         self.denials: Counter[Kind] = Counter()
         self.granted = 0
+        self.copies: int | None = None
         self._folders = folders
         self._census = Census(processes, threads)
         self._refusals = refusals
@@ -181,7 +184,12 @@ class Notifier:
         if self.closing:
             return errno.EAGAIN
         census, now = self._census, time.monotonic()
-        is_thread = FORKS[request.number] == "clone" and bool(request.args[0] & CLONE_THREAD)
+        flags = request.args[0] if FORKS[request.number] == "clone" else 0
+        if flags & CLONE_PARENT:
+            if request.task != self.copies:
+                return self._refuse("kernel", errno.EPERM)
+            self.copies = None
+        is_thread = bool(flags & CLONE_THREAD)
         census.flying.pop(request.task, None)  # the thread is back, so its former fork is done and visible
         if census.full(is_thread):
             if now - census.seen_at > min(_STALE, 2 * census.cost):

@@ -94,8 +94,10 @@ TARGETS: Final = {
 }
 
 CLONE_THREAD: Final = 0x10000
-# CLONE_NEW* of any namespace; CLONE_PARENT would make the guest's child one of the leader
-_CLONE_REFUSED: Final = 0x7E020000 | 0x8000
+CLONE_PARENT: Final = 0x8000
+"""Makes a child of one's own parent: of the leader, where a worker does it. Refused, but for a worker's copy."""
+_CLONE_NEW: Final = 0x7E020000
+"""CLONE_NEW* of any namespace."""
 
 _O_CREAT, _O_TMPFILE, _SUID_SGID = 0o100, 0o20000000, 0o6000
 _AF_UNIX, _SOCK_STREAM, _SOL_SOCKET = 1, 1, 1
@@ -171,7 +173,13 @@ _FIXED: Final[dict[int, Rule]] = {
     # F_SETOWN, F_SETSIG, F_SETOWN_EX: SIGIO to anyone; F_SETLEASE, F_NOTIFY: stall or watch others
     72: Rule(ALLOW, (Clause(EPERM, (Test(1, (8, 10, 15, 1024, 1026)),)),)),
     157: _PRCTL,
-    56: Rule(Notify(), (Clause(EPERM, (Test(0, (0,), mask=_CLONE_REFUSED, other=True),)),)),
+    56: Rule(
+        Notify(),
+        (
+            Clause(EPERM, (Test(0, (0,), mask=_CLONE_NEW, other=True),)),
+            Clause(Notify("kernel"), (Test(0, (CLONE_PARENT,), mask=CLONE_PARENT),)),
+        ),
+    ),
     57: Rule(Notify()),
     58: Rule(Notify()),
     435: Rule(ENOSYS),  # clone3 hides its flags behind a pointer; libraries fall back to clone
@@ -201,8 +209,8 @@ _FIXED: Final[dict[int, Rule]] = {
     # other processes
     **_each((101, 310, 311, 312, 438), Notify("trace")),  # ptrace, process_vm_*, kcmp, pidfd_getfd
     **_each((274, 440, 448), EPERM),  # get_robust_list, process_madvise, process_mrelease
-    # namespaces, mounts, roots
-    272: Rule(Notify("namespaces"), (Clause(ALLOW, (Test(0, (0,), mask=_CLONE_REFUSED | 0x80),)),)),  # unshare
+    # namespaces, mounts, roots; unshare, but for what is no namespace (clone has no CLONE_NEWTIME)
+    272: Rule(Notify("namespaces"), (Clause(ALLOW, (Test(0, (0,), mask=_CLONE_NEW | 0x80),)),)),
     308: Rule(Notify("namespaces")),  # setns
     **_each((155, 161, 165, 166), Notify("namespaces")),  # pivot_root, chroot, mount, umount2
     **_each(range(428, 434), Notify("namespaces")),  # open_tree .. fspick
@@ -300,11 +308,11 @@ def _sockets(around: Surroundings) -> dict[int, Rule]:
 
 
 def _without_leader(number: int, rule: Rule) -> Rule:
-    """The rule for a kernel without user notification: what would be asked is refused, only forks go ahead."""
+    """The rule for a kernel without user notification: what would be asked is refused, only plain forks go ahead."""
 
     def fixed(verdict: Verdict) -> Verdict:
         if not isinstance(verdict, Notify):
             return verdict
-        return ALLOW if number in FORKS else Errno(verdict.number)
+        return ALLOW if number in FORKS and verdict.kind is None else Errno(verdict.number)
 
     return Rule(fixed(rule.otherwise), tuple(Clause(fixed(c.verdict), c.tests) for c in rule.clauses))

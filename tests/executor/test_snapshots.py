@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from executor import Executor
-from executor.events import Fault, SessionParked, SnapshotTaken
-from tests.executor.conftest import run
+from executor.events import Fault, SessionParked, SnapshotTaken, ViolationFound
+from tests.executor.conftest import A, run
 from tests.executor.crowd import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,6 +30,31 @@ async def test_cells_that_run_for_long_keep_nobody_else_from_being_saved(setting
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
+
+
+FORKS = """
+import os
+forks = []
+os.register_at_fork(after_in_child=lambda: forks.append(os.getpid()))
+class Counts:
+    def __reduce__(self):
+        with open("forks.txt", "w") as file:
+            file.write(str(len(forks)))
+        return int, ()
+counts = Counts()
+"""
+
+
+async def test_a_worker_is_let_copy_itself_by_one_fork(settings):
+    events = []
+    async with Executor(settings()) as executor:
+        executor.bus.subscribe(events.append)
+        first = await run(executor, FORKS, **A)
+        await until(lambda: any(isinstance(event, SnapshotTaken) for event in events))
+        second = await run(executor, "print(open('forks.txt').read(), forks)", **A)
+    assert second.stdout == "1 []\n"
+    assert first.success
+    assert not [event for event in events if isinstance(event, ViolationFound)]
 
 
 SLOW = """

@@ -51,8 +51,12 @@ def confined(
     uid: int | None = None,
     watch: Callable[[Confinement], Any] | None = None,
     seconds: float = 15.0,
+    copies: bool = False,
 ) -> Outcome:
-    """Run `act` in a worker; `watch` in its leader when it has ended but what it started has not."""
+    """Run `act` in a worker; `watch` in its leader when it has ended but what it started has not.
+
+    `copies`: the worker may make one copy of itself.
+    """
     state = tempfile.mkdtemp(prefix="sandbox-", dir="/var/tmp")
     os.chmod(state, 0o711)
     reader, writer = os.pipe()
@@ -61,7 +65,7 @@ def confined(
         # as the real one, which is exec'd: nothing that the tests hold open counts against the worker's own limit
         os.closerange(3, writer)
         os.closerange(writer + 1, 1 << 16)
-        _zygote(act, layers or Layers(), limits, uid, watch, seconds, state, writer)
+        _zygote(act, layers or Layers(), limits, uid, watch, seconds, copies, state, writer)
     os.close(writer)
     text = b""
     while part := os.read(reader, 1 << 16):
@@ -72,7 +76,7 @@ def confined(
     return Outcome(**json.loads(text))
 
 
-def _zygote(act, layers, limits, uid, watch, seconds, state, writer):
+def _zygote(act, layers, limits, uid, watch, seconds, copies, state, writer):
     outcome = {"error": "the leader died"}
     try:
         sandbox = Sandbox.prepare(limits, state=state, layers=layers)
@@ -85,7 +89,7 @@ def _zygote(act, layers, limits, uid, watch, seconds, state, writer):
         if leader == 0:
             os.close(read_end)
             try:
-                outcome = _leader(act, sandbox, folder, uid, watch, seconds)
+                outcome = _leader(act, sandbox, folder, uid, watch, seconds, copies)
             except BaseException:
                 outcome = {"error": traceback.format_exc()}
             with contextlib.suppress(BaseException):
@@ -103,7 +107,7 @@ def _zygote(act, layers, limits, uid, watch, seconds, state, writer):
     os._exit(0)
 
 
-def _leader(act, sandbox, folder, uid, watch, seconds):
+def _leader(act, sandbox, folder, uid, watch, seconds, copies):
     identity.hide()
     confinement = sandbox.confine(folder, uid=uid)
     entrance = confinement.entrance()
@@ -121,6 +125,7 @@ def _leader(act, sandbox, folder, uid, watch, seconds):
             os.write(writer, json.dumps(answer).encode())
         os._exit(0)
     os.close(writer)
+    confinement.notifier.copies = worker if copies else None
     listener = entrance.admit()
     text, watched, until = b"", [reader, *([listener] if listener is not None else [])], time.monotonic() + seconds
     peak = {"memory": 0, "unlinked": 0, "processes": 0, "threads": 0}

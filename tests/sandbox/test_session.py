@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from executor.sandbox import identity
 from executor.sandbox.confinement import Layers
+from executor.sandbox.kernel import syscall
 from executor.sandbox.limits import MIB
+from executor.sandbox.syscalls import CLONE_PARENT
 from tests.sandbox.confined import LIMITS, confined
 from tests.sandbox.holders import peak_memory
 
@@ -66,6 +69,45 @@ def test_many_short_processes_are_no_bomb(layers):
     outcome = confined(act, layers=layers)
     assert outcome.value == "done", outcome.error
     assert not outcome.denials
+
+
+def siblings():
+    """Tries to make three children of the leader, one after the other, from a thread and then from the first one."""
+    said = []
+
+    def make():
+        try:
+            pid = syscall(56, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+        except PermissionError:
+            said.append("refused")
+            return
+        if pid == 0:
+            os._exit(0)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, 0)
+        said.append("made")
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    make()
+    make()
+    return said
+
+
+def test_a_worker_makes_a_child_of_its_leader_only_when_that_wants_a_copy(layers):
+    outcome = confined(siblings, layers=layers, copies=True)
+    assert outcome.value == ["refused", "made", "refused"], outcome.error
+    assert outcome.denials == {"kernel": 2}
+    assert not outcome.left
+    outcome = confined(siblings, layers=layers)
+    assert outcome.value == ["refused"] * 3, outcome.error
+    assert outcome.denials == {"kernel": 3}
+
+
+def test_where_no_leader_is_asked_nobody_makes_a_child_of_it(layers):
+    outcome = confined(siblings, layers=replace(layers, notifier=False), copies=True)
+    assert outcome.value == ["refused"] * 3, outcome.error
 
 
 def test_signals_reach_own_children_and_nobody_else(layers):

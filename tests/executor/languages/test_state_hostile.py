@@ -192,11 +192,60 @@ def test_what_does_not_load_is_lost_alone_and_left_out_the_next_time(worker, fre
     assert third.run("keep['s'] is shared is uses()").result == "True"
 
 
-def test_the_guest_does_not_meet_the_copy(worker):
-    worker.run("import os, signal\nheard = []\nsignal.signal(signal.SIGCHLD, lambda *a: heard.append(a))")
+# a copy is made in another way where there are threads
+THREADS = {"alone": "", "with threads": "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"}
+
+
+@pytest.mark.parametrize("threads", THREADS.values(), ids=THREADS)
+def test_the_guest_does_not_meet_the_copy(worker, threads):
+    meet = "try:\n    os.waitpid(-1, os.WNOHANG)\nexcept ChildProcessError:\n    print('no child', heard)"
+    worker.run(f"{threads}import os, signal\nheard = []\nsignal.signal(signal.SIGCHLD, lambda *a: heard.append(a))")
+    worker.run(
+        "import time\nclass Slow:\n    def __reduce__(self):\n        time.sleep(1)\n        return Slow, ()\nx = Slow()"
+    )
+    path = worker.folder / ".state" / "python"
+    worker.control.sendall(worker.speaker.save(".state/python", limit=1 << 30))
+    # while it is at work, and when it has ended
+    assert worker.run(meet).out == "no child []\n"
+    assert not path.exists()
+    until = time.monotonic() + 20
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert worker.run(meet).out == "no child []\n"
+
+
+@pytest.mark.parametrize("threads", THREADS.values(), ids=THREADS)
+@pytest.mark.parametrize(
+    "end",
+    [
+        "os.abort()",
+        "signal.raise_signal(signal.SIGUSR1)",
+        "signal.pthread_kill(threading.get_ident(), signal.SIGTERM)",
+        "threading.Thread(target=os.abort).start(), time.sleep(9)",
+    ],
+)
+def test_a_copy_that_kills_itself_kills_nobody_else(worker, threads, end):
+    worker.run(f"{threads}import os, signal, threading, time\nclass Ends:\n    def __reduce__(self):\n        {end}\n")
+    worker.run("x = Ends()\nhere = os.getpid()")
+    worker.control.sendall(worker.speaker.save(".state/python", limit=1 << 30))
+    time.sleep(0.5)
+    cell = worker.run("os.getpid() == here, threading.active_count()")
+    assert cell.result == f"(True, {2 if threads else 1})"
+    assert not (worker.folder / ".state" / "python").exists()
+
+
+def test_a_fork_of_the_state_that_the_guest_hears_of_is_as_any_other(worker):
+    worker.run(
+        "import os, threading\nheard = []\n"
+        "os.register_at_fork(before=lambda: heard.append('before'), after_in_parent=lambda: heard.append('parent'))"
+    )
     worker.save()
-    cell = worker.run("try:\n    os.waitpid(-1, os.WNOHANG)\nexcept ChildProcessError:\n    print('no child', heard)")
-    assert cell.out == "no child []\n"
+    cell = worker.run("heard, threading.main_thread() is threading.current_thread()")
+    assert cell.result == "(['before', 'parent'], True)"
+    assert (
+        worker.run("import json, subprocess\nsubprocess.run(['echo', 'x'], capture_output=True).stdout").result
+        == "b'x\\n'"
+    )
 
 
 def test_a_cell_right_after_the_order_runs_while_the_copy_works(worker):
