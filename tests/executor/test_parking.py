@@ -11,6 +11,7 @@ from executor import Busy, Executor, NoSuchSession, account, parking
 from executor.events import SessionClosed, SessionParked, SessionRestored
 from executor.parking import AHEAD_FROM
 from executor.store import Record
+from executor.store.names import key_of
 from tests.executor.conftest import A, run, zygotes
 from tests.executor.crowd import until
 
@@ -68,9 +69,10 @@ async def test_closing_a_session_leaves_nothing_of_it_in_the_store(settings, tmp
         first = await run(executor, "secret = 'needle-in-the-store'", **a)
         await run(executor, "1", owner="b")
         assert executor.session(first.session_id, **a).state == "parked"
-        count = len(list((tmp_path / "kept").rglob("*")))
+        its = f"{key_of(first.session_id)}*"
+        assert list((tmp_path / "kept").rglob(its))
         await executor.close_session(first.session_id, **a)
-        assert len(list((tmp_path / "kept").rglob("*"))) < count
+        assert not list((tmp_path / "kept").rglob(its))
         with pytest.raises(NoSuchSession, match="closed"):
             executor.session(first.session_id, **a)
 
