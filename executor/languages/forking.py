@@ -12,22 +12,26 @@ from typing import Any, NoReturn
 
 from executor.languages.guest import signal_core
 
-_fork, _waitpid, _exit, _stat = os.fork, os.waitpid, os._exit, os.stat
+_fork, _waitpid, _waitid, _exit = os.fork, os.waitpid, os.waitid, os._exit
+_stat, _kill, _getpid = os.stat, os.kill, os.getpid
 _getsignal, _signal, _sigpending = signal_core.getsignal, signal_core.signal, signal_core.sigpending
 _mask, _all_signals = signal_core.pthread_sigmask, signal.valid_signals()
 
+_P_ALL, _LOOK = os.P_ALL, os.WEXITED | os.WNOHANG | os.WNOWAIT
 _DEFAULT = signal_core.SIG_DFL
 _BLOCK, _SETMASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
 _CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine()) if sys.maxsize > 2**32 else None
 _CLONE_PARENT, _SIGCHLD = 0x8000, int(signal.SIGCHLD)
-_GLIBC = (2, 31)
-"""Oldest C library whose raise() and abort() ask the kernel who they are: another's may remember the original."""
+_GLIBC = (2, 34)
+"""Oldest C library whose raise(), abort() and pthread_kill() ask the kernel who they are; others remember it."""
+_LAST_PYTHON = (3, 12)
+"""Later ones hold a lock of the whole runtime from before a fork to after it: no Python code may run in between."""
 
 
 class _Calls:
     """What CPython's os.fork() is made of, with the interpreter's lock held throughout.
 
-    Sources: CPython, Modules/posixmodule.c, os_fork_impl; clone(2).
+    Sources: CPython, Modules/posixmodule.c, os_fork_impl, PyOS_BeforeFork; clone(2).
     """
 
     def __init__(self, clone: int) -> None:
@@ -47,24 +51,28 @@ class _Calls:
             call.restype = None
 
     def clone(self, flags: int) -> int:
-        """As os.fork(), by clone(2) with `flags`; -1 where that is refused. Only where there is one thread."""
+        """As os.fork(), by clone(2) with `flags`; -1 where that is refused. Only where there is one thread.
+
+        In the child all signals are blocked.
+        """
         # no handler of the guest's may raise between the parts
         blocked = _mask(_BLOCK, _all_signals)
+        pid: int = -1
         try:
-            pid = -1
             self._before()
             try:
-                pid = int(self._syscall(self._number, flags, 0, 0, 0, 0))
+                pid = self._syscall(self._number, flags, 0, 0, 0, 0)
             finally:
                 (self._in_parent if pid else self._in_child)()
         finally:
-            _mask(_SETMASK, blocked)
+            if pid:
+                _mask(_SETMASK, blocked)
         return pid
 
 
 def _calls() -> _Calls | None:
     try:
-        return _Calls(_CLONE) if _CLONE else None
+        return _Calls(_CLONE) if _CLONE and sys.version_info[:2] <= _LAST_PYTHON else None
     except (AttributeError, ValueError):
         return None
 
@@ -75,6 +83,7 @@ _CALLS = _calls()
 def apart(work: Callable[[], Any]) -> bool:
     """Do `work` in a fork of this process, which goes on at once; False where no process is to be had.
 
+    Signals may be blocked in it, and the guest's handlers are in place: `work` changes both, in that order.
     The new process is a child of our parent, or of whoever takes in orphans: they reap it.
     """
     pid = _sibling()
@@ -99,6 +108,7 @@ def _sibling() -> int:
 def _grandchild(work: Callable[[], Any]) -> bool:
     handler = _getsignal(_SIGCHLD)
     quiet = callable(handler) and _SIGCHLD not in _sigpending()
+    heard = _has_ended_child()
     if quiet:
         # a handler of the guest's must not hear of our child, on whichever thread the signal comes
         _signal(_SIGCHLD, _DEFAULT)
@@ -112,6 +122,16 @@ def _grandchild(work: Callable[[], Any]) -> bool:
     finally:
         if quiet:
             _signal(_SIGCHLD, handler)
+            if not heard and _has_ended_child():
+                # one of the guest's own, of which the signal was thrown away
+                _kill(_getpid(), _SIGCHLD)
+
+
+def _has_ended_child() -> bool:
+    try:
+        return _waitid(_P_ALL, 0, _LOOK) is not None
+    except ChildProcessError:
+        return False
 
 
 def _fork_again(work: Callable[[], Any]) -> NoReturn:

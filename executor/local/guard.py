@@ -206,9 +206,13 @@ class Guard:
 
     def kill_since(self, moment: float) -> None:
         """SIGKILL what was started after that monotonic moment, workers spared."""
-        # as /proc tells it: in ticks since boot; the clock that stops in suspend and the other differ there
-        since = moment - time.monotonic() + time.clock_gettime(time.CLOCK_BOOTTIME) - 2 * _TICK
+        since = _ticked(moment)
         self._end(lambda: [pid for pid in self._others() if self._born(pid) >= since])
+
+    def kill_copies(self, worker: int, moment: float) -> None:
+        """SIGKILL what a worker has made of itself since that monotonic moment: of its group, and no child of its."""
+        since = _ticked(moment)
+        self._end(lambda: [pid for pid in self._others() if self._born(pid) >= since and self._is_copy(pid, worker)])
 
     def kill_background(self) -> None:
         """SIGKILL everything but the workers."""
@@ -253,6 +257,12 @@ class Guard:
         fields = self._stat(pid)
         return int(fields[19]) * _TICK if len(fields) > 19 else 0.0
 
+    def _is_copy(self, pid: int, worker: int) -> bool:
+        status = self._tree.status_of(pid)
+        with contextlib.suppress(OSError):
+            return status is not None and status[1] in (self._tree.root, self.init) and os.getpgid(pid) == worker
+        return False
+
     def _is_alive(self, pid: int) -> bool:
         return self._stat(pid)[:1] not in ([], [b"Z"], [b"X"])
 
@@ -261,6 +271,12 @@ class Guard:
         stat = self._tree.read(f"{pid}/stat", 4096)
         # the name in parentheses may hold anything, the last one closes it
         return stat[stat.rfind(b")") + 2 :].split()
+
+
+def _ticked(moment: float) -> float:
+    """A monotonic moment as /proc tells when a process was born: in ticks since boot, so a little less."""
+    # the clock that stops in suspend and the other differ there
+    return moment - time.monotonic() + time.clock_gettime(time.CLOCK_BOOTTIME) - 2 * _TICK
 
 
 def kill_orphans(keep: set[int]) -> None:

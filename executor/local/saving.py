@@ -140,6 +140,7 @@ class Saving:
         self._busy = busy
         self._again = again
         self._done = done
+        self._copied: tuple[int, float] | None = None
         self._trial: Worker | None = None
         self._events: list[channel.Event] = []
         self._ended: set[int] = set()
@@ -169,8 +170,9 @@ class Saving:
         self.next = 0.0
 
     def stop(self, why: str) -> None:
-        """Give up what is not saved yet."""
+        """Give up what is not saved yet, and end the processes that are at it."""
         self._stopped = why
+        self._end_copies()
         self._end_trial()
         self.hurry()
 
@@ -260,7 +262,9 @@ class Saving:
                 raise Busy(_ENDED.format(NAMES[language]))
             order = worker.speaker.save(path, limit=room, without=without, fork=fork)
             assert order is not None, "asked of nobody whose state lies in files already"
-            self._guard.may_copy(worker.pid if fork and language == "python" else None)
+            if fork and language == "python":
+                self._copied = worker.pid, time.monotonic()
+                self._guard.may_copy(worker.pid)
             self._crew.send(worker, order)
             until = time.monotonic() + DUMP_SECONDS
             pause = QUICK
@@ -273,14 +277,22 @@ class Saving:
                 except ProtocolError as error:
                     raise _Failed(f"What was written is no state: {error}") from None
                 if head is not None:
+                    self._copied = None
                     if head.problem:
                         raise _Failed(head.problem)
                     return head
                 if self._crew.known(language) is not worker:
                     raise Busy(_ENDED.format(NAMES[language]))
+            self._end_copies()
             if self._busy(language):
                 raise Busy(f"{NAMES[language]} is at work; its state is saved when it has ended.")
         raise _Failed(f"It was not written within {DUMP_SECONDS:g} s.")
+
+    def _end_copies(self) -> None:
+        if self._copied is not None:
+            self._guard.may_copy(None)
+            self._guard.kill_copies(*self._copied)
+            self._copied = None
 
     def _room(self) -> int:
         size, _ = self._workspace.usage()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import select
+import signal
 import struct
 import time
 from collections import Counter
@@ -186,8 +187,8 @@ class Notifier:
         census, now = self._census, time.monotonic()
         flags = request.args[0] if FORKS[request.number] == "clone" else 0
         if flags & CLONE_PARENT:
-            if request.task != self.copies:
-                return self._refuse("kernel", errno.EPERM)
+            if request.task != self.copies or request.args[:2] != (CLONE_PARENT | signal.SIGCHLD, 0):
+                return errno.EPERM  # of no kind: an order to copy may be carried out too late
             self.copies = None
         is_thread = bool(flags & CLONE_THREAD)
         census.flying.pop(request.task, None)  # the thread is back, so its former fork is done and visible

@@ -177,7 +177,7 @@ _FIXED: Final[dict[int, Rule]] = {
         Notify(),
         (
             Clause(EPERM, (Test(0, (0,), mask=_CLONE_NEW, other=True),)),
-            Clause(Notify("kernel"), (Test(0, (CLONE_PARENT,), mask=CLONE_PARENT),)),
+            Clause(Notify(), (Test(0, (CLONE_PARENT,), mask=CLONE_PARENT),)),
         ),
     ),
     57: Rule(Notify()),
@@ -310,9 +310,10 @@ def _sockets(around: Surroundings) -> dict[int, Rule]:
 def _without_leader(number: int, rule: Rule) -> Rule:
     """The rule for a kernel without user notification: what would be asked is refused, only plain forks go ahead."""
 
-    def fixed(verdict: Verdict) -> Verdict:
+    def fixed(verdict: Verdict, *, fork: bool = False) -> Verdict:
         if not isinstance(verdict, Notify):
             return verdict
-        return ALLOW if number in FORKS and verdict.kind is None else Errno(verdict.number)
+        return ALLOW if fork else Errno(verdict.number)
 
-    return Rule(fixed(rule.otherwise), tuple(Clause(fixed(c.verdict), c.tests) for c in rule.clauses))
+    clauses = tuple(Clause(fixed(clause.verdict), clause.tests) for clause in rule.clauses)
+    return Rule(fixed(rule.otherwise, fork=number in FORKS), clauses)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from executor import Executor
-from executor.events import Fault, SessionParked, SnapshotTaken, ViolationFound
+from executor.events import Fault, SessionParked, SnapshotTaken
 from tests.executor.conftest import A, run
 from tests.executor.crowd import until
 
@@ -49,12 +49,39 @@ async def test_a_worker_is_let_copy_itself_by_one_fork(settings):
     events = []
     async with Executor(settings()) as executor:
         executor.bus.subscribe(events.append)
-        first = await run(executor, FORKS, **A)
+        await run(executor, FORKS, **A)
         await until(lambda: any(isinstance(event, SnapshotTaken) for event in events))
         second = await run(executor, "print(open('forks.txt').read(), forks)", **A)
     assert second.stdout == "1 []\n"
-    assert first.success
-    assert not [event for event in events if isinstance(event, ViolationFound)]
+
+
+LARGE = """
+class Slow:
+    def __reduce__(self):
+        import time
+        open("held", "w").close()
+        time.sleep(9)
+        return int, ()
+import numpy as np
+x, slow, mine = 5, Slow(), np.ones(14_000_000)
+"""
+CHANGES = "import os, time; held = os.path.exists('held'); mine += 1; time.sleep(4); print(x, mine[0], held)"
+
+
+@pytest.mark.parametrize("threads", ["", "import threading; threading.Thread(target=threading.Event().wait).start()\n"])
+async def test_memory_that_a_copy_keeps_from_being_free_costs_the_save_and_nothing_else(settings, threads):
+    events = []
+    async with Executor(settings(session_memory_mb=200, snapshot_after=0.2)) as executor:
+        executor.bus.subscribe(events.append)
+        first = await run(executor, threads + LARGE, **A)
+        await asyncio.sleep(2)
+        # what the copy holds and what is new are too much together
+        result = await run(executor, CHANGES, **A)
+        assert (first.success, result.stdout, result.status) == (True, "5 2.0 True\n", "ok"), result
+        after = await run(executor, "print(x, mine[0])", **A)
+        assert (after.stdout, after.notices) == ("5 2.0\n", ()), after
+        # the save was given up while its copy slept
+        assert next(event for event in events if isinstance(event, SnapshotTaken)).seconds < 6
 
 
 SLOW = """

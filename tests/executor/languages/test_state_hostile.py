@@ -225,13 +225,18 @@ def test_the_guest_does_not_meet_the_copy(worker, threads):
     ],
 )
 def test_a_copy_that_kills_itself_kills_nobody_else(worker, threads, end):
-    worker.run(f"{threads}import os, signal, threading, time\nclass Ends:\n    def __reduce__(self):\n        {end}\n")
+    worker.run(
+        f"{threads}import os, signal, threading, time\nclass Ends:\n    def __reduce__(self):\n        open('at it', 'w').close()\n        {end}\n"
+    )
     worker.run("x = Ends()\nhere = os.getpid()")
     worker.control.sendall(worker.speaker.save(".state/python", limit=1 << 30))
-    time.sleep(0.5)
+    until = time.monotonic() + 20
+    while not (worker.folder / "at it").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.3)
     cell = worker.run("os.getpid() == here, threading.active_count()")
     assert cell.result == f"(True, {2 if threads else 1})"
-    assert not (worker.folder / ".state" / "python").exists()
+    assert (worker.folder / "at it").exists() and not (worker.folder / ".state" / "python").exists()
 
 
 def test_a_fork_of_the_state_that_the_guest_hears_of_is_as_any_other(worker):
