@@ -239,9 +239,12 @@ class Keeper:
     async def _sweep(self) -> None:
         now = time.monotonic()
         for session in self.table.live():
-            if session.busy or session.life.locked() or await self._is_dead(session):
-                continue
-            await self._parking.park_if_idle(session)
+            try:
+                if not (session.busy or session.life.locked() or await self._is_dead(session)):
+                    await self._parking.park_if_idle(session)
+            except Exception as error:
+                # the others are to be seen to all the same
+                self._bus.publish(Fault(where="sweep", detail=f"session {session.id}: {error!r}"))
         if self._snapshots is not None and (now >= self._retire_at or self._snapshots.excess()):
             self._retire_at = now + min(RETIRE_EVERY, self._settings.retention_days * 86_400 / 4)
             for session in await self._snapshots.retire():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from executor.backend import Activity, Backend, SessionRef
 from executor.cells import Cells
-from executor.errors import ExecutorError, StoreFailed
+from executor.errors import StoreFailed
 from executor.events import Bus, Fault, SessionClosed, SessionParked
 from executor.places import Places
 from executor.quotas import Quotas
@@ -95,7 +95,7 @@ class Parking:
         if await self._park_one(idle, working, choice=self._choice()):
             return True
         for session in working:
-            if await self._take_place(session):
+            if await self._try_place(session):
                 return True
         for session in idle:
             if await self._give_up(session):
@@ -146,9 +146,17 @@ class Parking:
                 else:
                     chosen.append(session)
             for session in chosen:
-                if await self._take_place(session):
+                if await self._try_place(session):
                     return True
         return False
+
+    async def _try_place(self, session: Session) -> bool:
+        try:
+            return await self._take_place(session)
+        except Exception as error:
+            # the next one may be well
+            self._bus.publish(Fault(where="park", detail=f"session {session.id} could not make room: {error!r}"))
+            return False
 
     def _may_stand(self, session: Session) -> bool:
         assert self._snapshots is not None, "without them nobody is asked to choose"
@@ -180,7 +188,7 @@ class Parking:
     async def _look(self, session: Session) -> Activity:
         """What goes on in a session between its cells."""
         if session.ref is not None:
-            with suppress(ExecutorError, TimeoutError):  # what is wrong with it turns up when it is parked
+            with suppress(Exception):  # what is wrong with it turns up when it is parked
                 async with asyncio.timeout(LOOK_SECONDS):
                     return await self._backend.activity(session.ref)
         return Activity(background=0, rests=False)

@@ -123,11 +123,13 @@ class Snapshots:
                 return False
             try:
                 record, changes = await self._save(session, session.ref, parked=parked)
-            except ExecutorError as error:
+            except Exception as error:
+                # whatever it is, it is this session's, and must not be everybody's
                 snapshot.retry_at = time.monotonic() + (0.5 if isinstance(error, Busy) else RETRY_AFTER)
                 if not isinstance(error, Busy):
                     snapshot.failures += 1
-                    failed = SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error))
+                    detail = str(error) if isinstance(error, ExecutorError) else f"It failed: {error!r}"
+                    failed = SnapshotFailed(session_id=session.id, owner=session.owner, detail=detail)
                     self._bus.publish(failed)
                 return False
             snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes

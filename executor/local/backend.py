@@ -8,7 +8,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ QUICK_LISTING = 20_000
 """Bytes of a listing up to which it is read on the event loop, in about 1 ms; more goes to a thread."""
 
 PATHS_AT_ONCE = 2_000
-"""Paths of at most 4 KiB each, asked for in one frame."""
+PATH_BYTES = 4 * 2**20
+"""What is asked for in one frame, as long as it may get in JSON: a character takes up to 12 bytes there."""
 
 
 class LocalBackend:
@@ -199,8 +200,8 @@ class LocalBackend:
 
     async def pack(self, ref: SessionRef, paths: Sequence[str]) -> AsyncIterator[bytes]:
         """Read parcels of the leader's, as many paths at a time as fit a frame: one after the other they are one."""
-        for start in range(0, len(paths), PATHS_AT_ONCE):
-            async for piece in self._pieces(ref, "pack", paths=list(paths[start : start + PATHS_AT_ONCE])):
+        for some in _batches(paths):
+            async for piece in self._pieces(ref, "pack", paths=some):
                 yield piece
 
     async def unpack(self, ref: SessionRef, parcel: AsyncIterable[bytes]) -> None:
@@ -341,18 +342,37 @@ class LocalBackend:
 
     async def _relieve(self) -> None:
         until = time.monotonic() + RELIEF_DEADLINE
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(RELIEF_DEADLINE):
                 # what makes room still holds its memory when that is said
                 while self._budget.excess and (self._ending or await self._make_room()):
                     # shielded: however little time is left, ends have their own deadline, and are seen through to it
                     await asyncio.shield(self._end_now())
+        except TimeoutError:
+            pass
+        except Exception as error:
+            # whatever is wrong with one session, the budget holds
+            self._publish(Fault(where="memory", detail=f"idle sessions could not make room: {error!r}"))
         while self._budget.excess and time.monotonic() < until + RELIEF_DEADLINE:
             offender = self._budget.largest()
             if offender is None:
                 return
             if (launched := self._launched.get(offender)) is not None:
                 launched.connection.relieve(self._budget.limit)
+
+
+def _batches(paths: Sequence[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    room = PATH_BYTES
+    for path in paths:
+        takes = 12 * len(path)
+        if batch and (takes > room or len(batch) == PATHS_AT_ONCE):
+            yield batch
+            batch, room = [], PATH_BYTES
+        batch.append(path)
+        room -= takes
+    if batch:
+        yield batch
 
 
 async def _no_room() -> bool:

@@ -38,6 +38,9 @@ from executor.results import Language
 from executor.sandbox.confinement import Sandbox
 from executor.settings import Settings
 
+MAX_SAID = 2000
+"""Characters of an error that the server is told."""
+
 
 class Leader:
     """One session: its line to the server, its workspace, its crew. Implements `crew.Listener`."""
@@ -167,16 +170,17 @@ class Leader:
     def _answer(self, request: int, act: Callable[[], dict[str, Any] | None]) -> None:
         """Send what `act` gives, or the error that it raises; None is answered later."""
         try:
-            reply = act()
+            if (reply := act()) is not None:
+                self._line.tell({"reply": request, **reply})
+            return
         except ExecutorError as error:
-            reply = {"error": type(error).__name__, "message": str(error)}
+            kind, said = type(error).__name__, str(error)
         except OSError as error:
-            reply = {"error": "FileRefused", "message": f"The file system refused: {error.strerror or error}."}
+            kind, said = "FileRefused", f"The file system refused: {error.strerror or error}."
         except Exception as error:
             # whatever a guest's folder made of it, the session is worth more than an answer
-            reply = {"error": "BackendFailed", "message": f"It failed: {error!r}"}
-        if reply is not None:
-            self._line.tell({"reply": request, **reply})
+            kind, said = "BackendFailed", f"It failed: {error!r}"
+        self._line.tell({"reply": request, "error": kind, "message": said[:MAX_SAID]})
 
     def _answer_later(
         self, request: int, order: Callable[[Callable[[list[State] | ExecutorError], None]], None]

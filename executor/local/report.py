@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, get_args
 
 from executor.backend import Displayed, ExecutionEvent, Finished, OutputChunk, Tree
@@ -24,6 +25,8 @@ from executor.results import (
 )
 
 KINDS = get_args(Kind)
+FIRST_TIME, LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
+"""Seconds since 1970 of the first moment of the year 1 and the last second of 9999, which every calendar here has."""
 
 
 def event_from(message: dict[str, Any], *, session_id: str, language: Language) -> ExecutionEvent:
@@ -54,7 +57,7 @@ def file_from(data: Any) -> FileInfo:
     change = data.get("change")
     if change not in (None, "new", "changed"):
         raise FrameError("a file's change is unknown")
-    return FileInfo(_typed(data, "path", str), _number(data, "size", int), _number(data, "modified", float), change)
+    return FileInfo(_typed(data, "path", str), _number(data, "size", int), _time(data, "modified"), change)
 
 
 def state_from(data: Any) -> LanguageState:
@@ -183,9 +186,19 @@ def _typed(data: dict[str, Any], key: str, kind: type) -> Any:
 
 def _number(data: dict[str, Any], key: str, kind: type[int] | type[float]) -> Any:
     value = data.get(key)
-    if not isinstance(value, (int, float) if kind is float else int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, (int, float) if kind is float else int) or isinstance(value, bool):
         raise FrameError(f"`{key}` is no number")
+    if not 0 <= value < math.inf:
+        raise FrameError(f"`{key}` is out of range")
     return kind(value)
+
+
+def _time(data: dict[str, Any], key: str) -> float:
+    """Seconds since 1970, of a file: the guest sets them, so any number is one, and what no calendar has is moved."""
+    value = data.get(key)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value):
+        raise FrameError(f"`{key}` is no time")
+    return float(min(max(value, FIRST_TIME), LAST_TIME))
 
 
 def _one_of(data: dict[str, Any], key: str, allowed: tuple[str, ...]) -> Any:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from executor.errors import BackendFailed
+
 MAX_FRAME = 16 * 2**20
 """Longest frame in bytes; a leader keeps its reports well below."""
 
@@ -27,8 +29,9 @@ _JSON, _BYTES = ord("J"), ord("B")
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class FrameError(Exception):
-    """The other side sent something that is no frame; the connection cannot be used any further."""
+class FrameError(BackendFailed):
+    """The other side sent something that is no frame or says nothing that makes sense, or what was to be sent is too
+    long for one. What arrived broken is the connection's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ def encode(message: dict[str, Any]) -> bytes:
     """The frame of a JSON message. Raises FrameError where it would be too long."""
     body = _dumps(message).encode("ascii")
     if len(body) >= MAX_FRAME:
-        raise FrameError(f"message of {len(body)} bytes, at most {MAX_FRAME} fit into a frame")
+        raise FrameError(f"A message of {len(body):,} bytes is too long; at most {MAX_FRAME:,} can be sent at once.")
     return _HEAD.pack(len(body) + 1, _JSON) + body
 
 
