@@ -247,5 +247,4 @@ class Keeper:
                 self._bus.publish(Fault(where="sweep", detail=f"session {session.id}: {error!r}"))
         if self._snapshots is not None and (now >= self._retire_at or self._snapshots.excess()):
             self._retire_at = now + min(RETIRE_EVERY, self._settings.retention_days * 86_400 / 4)
-            for session in await self._snapshots.retire():
-                await self._parking.end(session, "expired")
+            await self._snapshots.retire(self._parking.expire)

@@ -324,6 +324,15 @@ class Parking:
         self._quotas.forget(session.owner, session.id)
         await asyncio.shield(self._tasks.own(self._clear(session)))
 
+    def expire(self, session: Session) -> bool:
+        """End a parked session whose snapshot is about to be deleted; False where it is in use."""
+        if session.ref is not None or session.busy or session.life.locked():
+            return False
+        if self._table.remove(session, "expired"):
+            self._say_closed(session, "expired")
+            self._quotas.forget(session.owner, session.id)
+        return True
+
     async def _clear(self, session: Session) -> None:
         # whoever saves or wakes it now gives up when its processes go
         await self._close(session)

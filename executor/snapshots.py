@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from executor import account
 from executor.backend import Backend, SessionRef
 from executor.cells import Cells
-from executor.errors import Busy, ExecutorError, NoSnapshot, StoreFailed
+from executor.errors import Busy, ExecutorError, NoSnapshot, NoSuchSession, StoreFailed
 from executor.events import Bus, Fault, SnapshotFailed, SnapshotTaken
 from executor.results import LANGUAGES, HistoryEntry, LanguageState
 from executor.sessions import Session, SessionTable, SnapshotState
@@ -327,12 +327,17 @@ class Snapshots:
         """Bytes by which the store is over `STORE_MAX_MB`."""
         return self._store.excess()
 
-    async def retire(self) -> list[Session]:
-        """The sessions whose snapshots have just been deleted, as they are too old or too many."""
-        used = {s.id for s in self._table.all() if s.ref is not None or s.busy or s.life.locked()}
-        gone = await self._store.retire(older_than=self._settings.retention_days * 86_400, keep=used)
-        known = {session.id: session for session in self._table.all()}
-        return [known[session_id] for session_id, _, _ in gone if session_id in known]
+    async def retire(self, let_go: Callable[[Session], bool]) -> None:
+        """Delete the snapshots that are too old or too many. `let_go` ends a session whose turn it is, at once; False
+        where it is in use."""
+
+        def may_go(session_id: str) -> bool:
+            try:
+                return let_go(self._table.get(session_id))
+            except NoSuchSession:
+                return True
+
+        await self._store.retire(older_than=self._settings.retention_days * 86_400, may_go=may_go)
 
 
 def _runs_long(session: Session) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -65,6 +65,7 @@ class Store:
     ) -> None:
         self._access = access = Access(medium or Folder(folder), patience=patience, publish=publish)
         self._max_bytes = max_bytes
+        self._began = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         self._table = Table()
         self._epoch = Epoch(access, settle=settle)
         self._vanishing = Vanishing(access.names, access.remove, access.fault)
@@ -178,27 +179,27 @@ class Store:
             if not await self._access.remove(list(names)) or failed:
                 raise StoreFailed("The snapshot could not be deleted completely yet; the server keeps trying.")
 
-    async def retire(self, *, older_than: float, keep: Collection[str]) -> list[Retired]:
+    async def retire(self, *, older_than: float, may_go: Callable[[str], bool]) -> list[Retired]:
         """Delete sessions that were taken more than `older_than` seconds ago, then the oldest ones until the store
-        keeps to its size; never those in `keep`. What cannot be deleted is not in the answer, but published.
+        keeps to its size. `may_go` is asked for each by its id, right before: what it lets go, nobody may use any more.
+        What cannot be deleted yet is not in the answer, but published; it is tried again.
 
-        Ages are of wall time; what was taken in the future counts as new.
+        Ages are of wall time; what was taken in the future counts as new, and a clock that is set forward while the
+        server runs makes nothing older.
         """
-        now = time.time()
-        spared = {key_of(session_id) for session_id in keep}
+        now = min(time.time(), self._began + time.clock_gettime(time.CLOCK_BOOTTIME))
         await self._retire_unreadable(now - older_than)
         oldest_first = sorted(
-            (held for held in self._table if held.record is not None and held.key not in spared),
-            key=lambda held: held.record.taken_at if held.record else 0.0,
+            ((record, held) for held in self._table if (record := held.record) is not None),
+            key=lambda found: found[0].taken_at,
         )
         deleted: list[Retired] = []
         excess = self.excess()
-        for held in oldest_first:
-            record = held.record
-            if record is None or held.lock.locked():
-                continue  # it is in use just now
+        for record, held in oldest_first:
+            if held.record is not record or held.lock.locked():
+                continue  # it is in use just now, or was
             old = now - record.taken_at > older_than
-            if not old and excess <= 0:
+            if (not old and excess <= 0) or not may_go(record.session_id):
                 continue
             excess -= held.bytes
             try:

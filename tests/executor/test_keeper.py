@@ -35,6 +35,35 @@ async def test_a_session_that_is_being_woken_does_not_expire_under_its_caller(se
         assert [session.id for session in executor.list_sessions(**A)] == [first.session_id]
 
 
+async def test_who_comes_back_while_others_expire_stays(settings):
+    days = 10 / 86_400
+    b = {"owner": "b", "conversation": "1"}
+    async with Executor(settings(park_after=1, retention_days=days)) as executor:
+        await run(executor, "x = 1", **A)
+        await parked(executor)
+        second = await run(executor, "x = 2", **b)
+        await until(lambda: executor.list_sessions(**b)[0].state == "parked")
+        store = executor._up.snapshots._store
+        delete, deleting, go_on = store.delete, asyncio.Event(), asyncio.Event()
+
+        async def slow(session_id):
+            deleting.set()
+            await go_on.wait()
+            await delete(session_id)
+
+        store.delete = slow
+        async with asyncio.timeout(30):
+            await deleting.wait()
+        # by now the second one is as old as the first
+        await asyncio.sleep(3)
+        assert (await run(executor, "print(x)", **b)).stdout == "2\n"
+        go_on.set()
+        await until(lambda: not executor.list_sessions(**A))
+        await asyncio.sleep(1)
+        result = await run(executor, "print(x)", **b)
+        assert (result.stdout, result.session_id) == ("2\n", second.session_id), result
+
+
 async def test_a_session_that_is_only_looked_at_is_used_and_does_not_expire(settings):
     days = 60 / 86_400
     async with Executor(settings(park_after=1, retention_days=days)) as executor:
