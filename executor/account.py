@@ -13,6 +13,8 @@ from executor.sessions import Session, SnapshotState, history_of
 from executor.settings import Settings
 from executor.store import Record, Snapshot
 
+PARKED = "Session restored, it was parked."
+
 
 def meta_of(
     session: Session, states: Mapping[Any, LanguageState], *, executions: int, parked: bool, blank: bool = False
@@ -29,6 +31,7 @@ def meta_of(
         "packages": {language: shelf.to_json() for language, shelf in session.packages.items()},
         "parked": parked,
         "blank": blank,
+        "untold": untold(session),
         "states": [
             {
                 "language": state.language,
@@ -67,6 +70,7 @@ def session_of(record: Record, settings: Settings) -> Session | None:
             last_used=float(meta["last_used"]),
             touched=time.monotonic() - max(0.0, time.time() - float(meta["last_used"])),
             executions=int(meta["executions"]),
+            notices=[str(notice) for notice in meta.get("untold", ())],
             numbers={language: int(number) for language, number in meta["numbers"].items()},
             packages={
                 language: Shelf.from_json(language, shelf) for language, shelf in meta.get("packages", {}).items()
@@ -107,7 +111,7 @@ def told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> l
     said = []
     when = time.strftime("%H:%M:%S UTC", time.gmtime(snapshot.taken_at))
     if session.snapshot.clean:
-        said.append("Session restored, it was parked.")
+        said.append(PARKED)
     else:
         said.append(
             f"Session restored as it was at {when}, after {session.snapshot.executions} executions: its process or the "
@@ -128,8 +132,15 @@ def told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> l
         if parts:
             said.append(prefix + "; ".join(parts) + ".")
     if snapshot.damaged:
-        said.append(f"Files that could not be read from the snapshot: {_few(snapshot.damaged)}.")
+        damage = f"Files that could not be read from the snapshot, and are lost: {_few(snapshot.damaged)}."
+        return [" ".join(said), damage]
     return [" ".join(said)]
+
+
+def untold(session: Session) -> list[str]:
+    """What a session's next result must say, even if that comes after another restart: what was lost when it came
+    back. That it was parked, and what parking keeps from it, is said anew whenever it comes back."""
+    return [notice for notice in session.notices if not notice.startswith(PARKED)]
 
 
 def _lost(name: Lost) -> str:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from executor import account
 from executor.backend import Backend, SessionSpec
 from executor.errors import BackendFailed, ExecutorError, SandboxTooWeak
 from executor.events import Bus, Fault, SessionOpened, SessionRestored
@@ -147,7 +148,7 @@ class Keeper:
                 raise
             session.ref = ref
             session.touch()
-            session.notices.extend(said)
+            session.notices = [*account.untold(session), *said]
             self._parking.restamp(session)
             self._parking.look_ahead()
             lost = sum(len(state.lost) for state in session.snapshot.states.values())

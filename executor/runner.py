@@ -132,7 +132,7 @@ class Runner:
             finished = Finished(self._result(session, run, "lost", str(error)))
         if finished.result.status == "lost":
             finished = _with_notice(finished, session.what_is_left())
-        if session.notices:
+        if session.notices and run.admitted:  # who waited in vain may be gone
             notices = (*session.notices, *finished.result.notices)
             session.notices.clear()
             finished = replace(finished, result=replace(finished.result, notices=notices))

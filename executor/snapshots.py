@@ -175,7 +175,7 @@ class Snapshots:
                 return
             try:
                 # nothing else: the rest may be ahead of what is in the snapshot
-                changes = {"parked": parked, "last_used": session.last_used}
+                changes = {"parked": parked, "last_used": session.last_used, "untold": account.untold(session)}
                 record = await self._store.stamp(session.id, changes, renewed=parked)
             except StoreFailed as error:
                 snapshot.retry_at = time.monotonic() + RETRY_AFTER

@@ -50,6 +50,28 @@ async def test_a_session_whose_processes_are_killed_goes_on_from_its_snapshot_an
         assert "not run again" in again.notices[0]
 
 
+async def test_what_was_lost_is_told_also_when_it_was_looked_at_parked_and_restarted_first(settings):
+    chosen = settings(park_after=1.0)
+    async with Executor(chosen) as executor:
+        first = await run(executor, "x = 1; open('f', 'w').close()", **A)
+        await saved(executor)
+        (zygote,) = zygotes()
+        for leader in zygote.children():
+            os.kill(leader.pid, signal.SIGKILL)
+        await until(lambda: executor.list_sessions(**A)[0].state == "parked")
+        for _ in range(2):
+            # no cell: nobody hears what it is told
+            assert [info.path for info in await executor.list_files(first.session_id, **A)] == ["f"]
+            await until(lambda: executor.list_sessions(**A)[0].state == "parked")
+    async with Executor(chosen) as executor:
+        told = (await run(executor, "print(x)", **A)).notices
+        assert (len(told), "ended unexpectedly" in told[0], account.PARKED in told[1]) == (2, True, True), told
+        await saved(executor)
+    async with Executor(chosen) as executor:
+        (told,) = (await run(executor, "print(x)", **A)).notices
+        assert told.startswith(account.PARKED)
+
+
 async def test_a_worker_that_crashes_is_replaced_by_one_with_the_variables_of_the_last_snapshot(settings):
     async with Executor(settings()) as executor:
         await run(executor, "x = 1", **A)
