@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from executor import account
 from executor.backend import Backend, SessionSpec
-from executor.errors import BackendFailed, ExecutorError, SandboxTooWeak
+from executor.errors import BackendFailed, Busy, ExecutorError, SandboxTooWeak
 from executor.events import Bus, Fault, SessionOpened, SessionRestored
 from executor.parking import Parking
 from executor.quotas import Quotas
@@ -32,6 +32,10 @@ SWEEP_EVERY = 5.0
 
 RETIRE_EVERY = 600.0
 """Seconds between two looks for snapshots that are too old or too many."""
+
+
+WAKE_SECONDS = 25.0
+"""Seconds for which a call waits while its session is brought back, beside those in the queue for a place."""
 
 
 class Keeper:
@@ -117,10 +121,18 @@ class Keeper:
                 self._places.look_again()
 
     async def _have_live(self, session: Session) -> None:
-        if session.ref is not None and not session.life.locked() and self._backend.alive(session.ref):
+        staying = session.yielding or not session.life.locked()
+        if session.ref is not None and staying and self._backend.alive(session.ref):
             return
-        # shielded: a caller that goes away leaves a session that is whole, live or parked
-        await asyncio.shield(self._tasks.own(self._wake(session)))
+        # a caller that goes away, or has waited for long, leaves a session that is whole, live or parked
+        waking = self._tasks.own(self._wake(session))
+        done, _ = await asyncio.wait((waking,), timeout=self._settings.queue_wait + WAKE_SECONDS)
+        if not done:
+            raise Busy(
+                "The session is still being brought back: its state is large, or the store is slow. Nothing was run. "
+                "Try again in 20 s."
+            )
+        waking.result()
 
     async def _wake(self, session: Session) -> None:
         async with session.life:

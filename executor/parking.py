@@ -215,11 +215,16 @@ class Parking:
                 return True
             touched = session.touched
             snapshot = session.snapshot
-            async with snapshot.lock:  # what is being saved now must be seen through, or it ends with the processes
-                pass
-            as_saved = await self._is_as_saved(session)
-            if not as_saved and not await self._snapshots.take(session, parked=True):
-                return False
+            session.yielding = not force
+            try:
+                async with snapshot.lock:  # what is being saved now must be seen through, or it ends with the processes
+                    pass
+                as_saved = await self._is_as_saved(session)
+                if not as_saved and not await self._snapshots.take(session, parked=True, wait=force):
+                    return False
+            finally:
+                session.yielding = False
+            # nothing is awaited from here to where its processes are taken from it
             if not force and (session.busy or session.touched != touched):
                 snapshot.clean = False
                 self.restamp(session)

@@ -109,6 +109,8 @@ class Session:
     """Calls that need it live, other than executions."""
     life: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever parks it, wakes it or ends it."""
+    yielding: bool = False
+    """Whether who holds `life` only saves it, and lets it live where it comes into use meanwhile."""
     leaving: asyncio.Task[None] | None = None
     """The end of the processes of its last life, of which a next one is independent."""
     ended: bool = False

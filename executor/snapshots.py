@@ -114,15 +114,18 @@ class Snapshots:
             snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
             snapshot.blank, snapshot.clean, snapshot.says_parked = True, False, False
 
-    async def take(self, session: Session, *, parked: bool = False) -> bool:
-        """Save a session; `parked` where nothing will come after it. False, and why is published, where it failed."""
+    async def take(self, session: Session, *, parked: bool = False, wait: bool = False) -> bool:
+        """Save a session; `parked` where nothing will come after it. False, and why is published, where it failed.
+
+        Code that runs has a second to end, or with `wait`, all the time that it takes.
+        """
         snapshot = session.snapshot
         async with snapshot.lock:
             began = time.monotonic()
             if session.ended or session.ref is None:
                 return False
             try:
-                record, changes = await self._save(session, session.ref, parked=parked)
+                record, changes = await self._save(session, session.ref, parked=parked, wait=wait)
             except Exception as error:
                 # whatever it is, it is this session's, and must not be everybody's
                 snapshot.retry_at = time.monotonic() + (0.5 if isinstance(error, Busy) else RETRY_AFTER)
@@ -191,9 +194,9 @@ class Snapshots:
         assert snapshot.taken_at is not None
         return session.last_used - snapshot.taken_at < self._settings.retention_days * 86_400 / RENEWALS
 
-    async def _save(self, session: Session, ref: SessionRef, *, parked: bool) -> tuple[Record, int]:
+    async def _save(self, session: Session, ref: SessionRef, *, parked: bool, wait: bool) -> tuple[Record, int]:
         """What was stored, and how many changes of the session it holds."""
-        async with self._between_cells(session, patience=None if parked else TURN_SECONDS):
+        async with self._between_cells(session, patience=None if wait else TURN_SECONDS):
             saving, executions, changes = await self._ask(session, ref, final=parked)
         try:
             states = await saving

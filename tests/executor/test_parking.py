@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from executor import Busy, Executor, NoSuchSession, account, parking
+from executor import Busy, Executor, NoSuchSession, account, keeper, parking
 from executor.events import SessionClosed, SessionParked, SessionRestored
 from executor.parking import AHEAD_FROM
 from executor.store import Record
@@ -61,6 +61,48 @@ async def test_an_idle_session_is_parked_and_its_processes_end(settings):
         assert [entry.code for entry in await executor.history(executor.list_sessions(**a)[0].id, **a)] == ["x = 1"]
         assert (await run(executor, "print(x)", **a)).stdout == "1\n"
         assert len(await executor.history(executor.list_sessions(**a)[0].id, **a)) == 2
+
+
+SLOW = """
+import time
+class Slow:
+    def __reduce__(self):
+        time.sleep(6)
+        return int, ()
+x, slow = 1, Slow()
+"""
+
+
+async def test_who_comes_while_a_session_is_saved_to_be_parked_is_served_at_once(settings):
+    async with Executor(settings(park_after=1, snapshot_after=3600.0)) as executor:
+        first = await run(executor, SLOW, **A)
+        session = executor._up.keeper.table.get(first.session_id)
+        await until(session.life.locked)
+        async with asyncio.timeout(3):
+            assert [info.path for info in await executor.list_files(first.session_id, **A)] == []
+            assert (await run(executor, "x += 1; print(x)", **A)).stdout == "2\n"
+        assert session.life.locked()
+        await until(lambda: not session.life.locked())
+        result = await run(executor, "print(x)", **A)
+        assert (result.stdout, result.notices) == ("2\n", ()), result
+
+
+async def test_a_call_does_not_wait_for_ever_for_a_session_that_comes_back_slowly(settings, monkeypatch):
+    monkeypatch.setattr(keeper, "WAKE_SECONDS", 0.0)
+    async with Executor(settings(park_after=1, queue_wait=1.0)) as executor:
+        await run(executor, "x = 1", **A)
+        await until(lambda: executor.list_sessions(**A)[0].state == "parked")
+        load, go_on = executor._up.snapshots._store.load, asyncio.Event()
+
+        async def slow(session_id):
+            await go_on.wait()
+            return await load(session_id)
+
+        monkeypatch.setattr(executor._up.snapshots._store, "load", slow)
+        with pytest.raises(Busy, match="still being brought back"):
+            await run(executor, "x += 1", **A)
+        go_on.set()
+        assert (await run(executor, "print(x)", **A)).stdout == "1\n"
 
 
 async def test_closing_a_session_leaves_nothing_of_it_in_the_store(settings, tmp_path):
@@ -229,6 +271,7 @@ async def test_sessions_that_make_room_for_memory_have_given_it_back_when_that_i
         backend, used = executor._backend, executor._backend._budget._used
         await until(lambda: sum(memory > 100 << 20 for memory in used.values()) == 3)
         await until(lambda: all(s.snapshot.dirty_since is None for s in executor._up.keeper.table.live()), 30)
+        await asyncio.sleep(2)  # while they were saved, copies counted, too
         backend._budget.limit = sum(used.values()) - (50 << 20)
         backend._relieving = asyncio.create_task(backend._relieve())
         await backend._relieving
