@@ -284,5 +284,6 @@ input,button{{font:inherit;padding:.5rem .7rem;width:100%;box-sizing:border-box;
 <body><h1>Code interpreter</h1>{note}<form method="post" action="{LOGIN_PATH}">
 <label>Access key<input name="key" type="password" autocomplete="current-password" autofocus required></label>
 <button>Open</button></form></body></html>"""
-    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    # not no-referrer: from such a page a browser sends the form with the Origin `null`, which HostCheck refuses
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
     return HTMLResponse(page, status, headers=headers)
