@@ -44,6 +44,7 @@ _NOT_THE_PAGES = re.compile(r"/*(gradio_api/*mcp|metrics)(/|$)")
 Reason = Literal["host", "origin", "key"]
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _MAX_FORM_BYTES = 4096
+_FORM_SECONDS = 10.0
 
 
 class HostCheck:
@@ -93,7 +94,8 @@ class KeyCheck:
     """Asks for the access key: in the header `X-Access-Key`, or once in a form that sets a cookie for the page.
 
     Wrong keys are answered late, later with every one in the last minute, and after some of them no further key from
-    that address is looked at for a while. Cookies cannot be guessed, so they always hold.
+    that address is looked at for a while; after many from anywhere, none from an address that has not given the right
+    one lately. Cookies cannot be guessed, so they always hold.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class KeyCheck:
                 await self._too_many(scope, receive, send)
                 return
             if self._matches(given.encode("latin-1")):
+                self._attempts.succeeded(_address(scope))
                 await self._app(scope, receive, send)
                 return
             await asyncio.sleep(self._attempts.failed(_address(scope)))
@@ -157,15 +160,24 @@ class KeyCheck:
         if scope["method"] != "POST":
             await _form("", 200)(scope, receive, send)
             return
+        try:
+            async with asyncio.timeout(_FORM_SECONDS):
+                form = await _form_body(receive)
+        except TimeoutError:
+            await _refuse(scope, receive, send, 408, f"Error: the form did not arrive within {_FORM_SECONDS:g} s.")
+            return
+        if form is None:
+            return  # the client is gone
+        # not before all is there: forms that are held open would all pass, and then all be looked at
         if self._attempts.exhausted(_address(scope)):
             await self._too_many(scope, receive, send)
             return
-        form = await _form_body(receive)
         if not self._matches(form.get("key", [""])[0].encode()):
             await asyncio.sleep(self._attempts.failed(_address(scope)))
             self._bus.publish(AccessRefused(reason="key", path=LOGIN_PATH))
             await _form("That is not the key.", 401)(scope, receive, send)
             return
+        self._attempts.succeeded(_address(scope))
         response = RedirectResponse("/", 303)
         response.headers["Set-Cookie"] = self._cookie(scope, time.time() + COOKIE_SECONDS, "")
         await response(scope, receive, send)
@@ -265,10 +277,13 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, sente
     await JSONResponse({"error": sentence}, status)(scope, receive, send)
 
 
-async def _form_body(receive: Receive) -> dict[str, list[str]]:
+async def _form_body(receive: Receive) -> dict[str, list[str]] | None:
+    """The fields, from no more than the first `_MAX_FORM_BYTES`; None where the client went away."""
     body = b""
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body += message.get("body", b"")
         if len(body) > _MAX_FORM_BYTES or not message.get("more_body", False):
             break
@@ -284,5 +299,6 @@ input,button{{font:inherit;padding:.5rem .7rem;width:100%;box-sizing:border-box;
 <body><h1>Code interpreter</h1>{note}<form method="post" action="{LOGIN_PATH}">
 <label>Access key<input name="key" type="password" autocomplete="current-password" autofocus required></label>
 <button>Open</button></form></body></html>"""
-    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    # not no-referrer: from such a page a browser sends the form with the Origin `null`, which HostCheck refuses
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
     return HTMLResponse(page, status, headers=headers)

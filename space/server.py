@@ -57,7 +57,14 @@ class Space:
         page = SpaceBlocks(title="Code interpreter", analytics_enabled=False, delete_cache=_UPLOADS_KEPT)
         page.space = self
         with page:
-            build_page(page, self.executor, self.settings, links=self.toolbox.links, history=self._monitoring.history)
+            build_page(
+                page,
+                self.executor,
+                self.settings,
+                links=self.toolbox.links,
+                history=self._monitoring.history,
+                ready=self.toolbox.ready,
+            )
         return page
 
     def launch_arguments(self) -> dict[str, Any]:

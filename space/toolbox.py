@@ -77,7 +77,7 @@ class Toolbox:
         self.uploads = Uploads(max_bytes=settings.max_upload_mb * 2**20)
         self.fetcher = Fetcher(max_bytes=settings.max_upload_mb * 2**20)
         self.ready = asyncio.Event()
-        """Set once the executor has started; calls wait for it."""
+        """Set once the executor has started; calls wait for it, and the page does."""
         self._bus = bus
         self._schemas = {name: tool.schema for name, tool in tools.items()}
 
@@ -120,11 +120,8 @@ class Toolbox:
         if tool is None:
             raise InvalidRequest(f"there is no tool {name!r:.100}; the tools are {', '.join(self.tools)}.")
         values = checked(self._schemas[name], arguments)
-        if not self.ready.is_set():
-            try:
-                await asyncio.wait_for(self.ready.wait(), _START_SECONDS)
-            except TimeoutError:
-                return refusal("the interpreter is still starting; try again in half a minute.")
+        if not await has_started(self.ready):
+            return refusal("the interpreter is still starting; try again in half a minute.")
         return await tool.run(self, caller, values)
 
     def grant(self, caller: Caller, session_id: str) -> Grant:
@@ -139,6 +136,16 @@ class Toolbox:
             raise InvalidRequest("session_id is needed here; execute_... and create_execution_session return one.")
         session = await self.executor.session_for(owner=caller.owner, conversation=caller.conversation)
         return session.id
+
+
+async def has_started(ready: asyncio.Event) -> bool:
+    """Whether the executor has started; waits up to a minute for it."""
+    if not ready.is_set():
+        try:
+            await asyncio.wait_for(ready.wait(), _START_SECONDS)
+        except TimeoutError:
+            return False
+    return True
 
 
 def session_note(caller: Caller, session_id: str | None) -> str:

@@ -10,10 +10,10 @@ from executor.results import HistoryEntry, Variable
 MAX_VARIABLES = 500
 _ENDED = frozenset({"crashed", "memory", "lost"})
 _ALL_LOST = "variables and imports are lost"
-_RESET = re.compile(r"^\s*(?:%reset\b|get_ipython\(\)\.reset\()", re.MULTILINE)
-_DELETED = re.compile(r"^\s*del[ (]+([\w ,]+)\)?\s*(?:#.*|;.*)?$", re.MULTILINE)
+_TAKES_AWAY = re.compile(r"^[^\S\n]*(del[ (].*|%reset\b|get_ipython\(\)\.reset\()", re.MULTILINE)
+_NAMES = re.compile(r"[\w ,]+")
 _RESTORED = "Session restored"
-_LOST_NAME = re.compile(r"(\w+) \(")
+_LOST_NAME = re.compile(r"\b(\w+) \(")
 
 
 def known_variables(entries: Iterable[HistoryEntry]) -> list[Variable]:
@@ -34,14 +34,37 @@ def known_variables(entries: Iterable[HistoryEntry]) -> list[Variable]:
         # a process that ended between two cells says so in the next one's stderr
         if _ALL_LOST in result.stderr:
             found.clear()
-        if _RESET.search(entry.code):
+        reset, deleted = _taken_away(entry.code)
+        if reset:
             found.clear()
-        for names in _DELETED.findall(entry.code):
-            for name in names.split(","):
-                found.pop(name.strip(), None)
+        for name in deleted:
+            found.pop(name, None)
         for variable in result.variables:
             found.pop(variable.name, None)
             found[variable.name] = variable
         if result.status in _ENDED or any(_ALL_LOST in notice for notice in result.notices):
             found.clear()
     return list(reversed(found.values()))[:MAX_VARIABLES]
+
+
+def _taken_away(code: str) -> tuple[bool, list[str]]:
+    """Whether the code resets all, and the names that it deletes.
+
+    The code is a guest's, and everybody waits while this runs: its time grows with the code's length and no faster.
+    So no pattern goes over the end of a line, and no two neighbouring parts of one match the same characters.
+    """
+    reset = False
+    deleted: list[str] = []
+    for statement in _TAKES_AWAY.findall(code):
+        if statement.startswith("del"):
+            deleted += _deleted(statement)
+        else:
+            reset = True
+    return reset, deleted
+
+
+def _deleted(statement: str) -> list[str]:
+    """The names of a `del`; none where it deletes anything else, too."""
+    targets = statement.removeprefix("del").partition("#")[0].partition(";")[0]
+    names = targets.lstrip(" (").rstrip().removesuffix(")")
+    return [name.strip() for name in names.split(",")] if _NAMES.fullmatch(names) else []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from executor import Executor, Settings
+from executor import Executor, ExecutorError, Settings
 from monitoring.history import History
 from space.links import SESSION_PARAMETER, Links
 from space.page.connect import connect_tab
@@ -18,11 +20,15 @@ from space.page.outputs import status_line
 from space.page.run import run_tab
 from space.page.sessions import PRIVATE, choices, session_bar
 from space.page.visitor import visitor_of
+from space.toolbox import has_started
 
 _HERE = Path(__file__).parent
 CSS = (_HERE / "page.css").read_text(encoding="utf-8")
 HEAD = f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>"
 """For `launch(head=…)`: Ctrl+Enter, and what is said while the connection is broken."""
+
+_STARTING = "The interpreter is starting …"
+_NOT_STARTED = "The interpreter is still starting. Reload the page in half a minute."
 
 # a page of its own name for as long as its tab is open; storage may be forbidden in a frame, then only until a reload
 _OPENED = f"""() => {{
@@ -45,10 +51,19 @@ def theme() -> gr.themes.Base:
     return gr.themes.Default(font=sans, font_mono=mono)
 
 
-def build_page(page: gr.Blocks, executor: Executor, settings: Settings, *, links: Links, history: History) -> None:
+def build_page(
+    page: gr.Blocks,
+    executor: Executor,
+    settings: Settings,
+    *,
+    links: Links,
+    history: History,
+    ready: asyncio.Event,
+) -> None:
     """Put the tabs into `page`, which must be the Blocks that are open.
 
-    Opened with a signed link, a page works in that link's session; without, in sessions of its own.
+    Opened with a signed link, a page works in that link's session; without, in sessions of its own. The server answers
+    before the executor has started, so a page waits for `ready` before anything can be run on it.
     """
     gr.Markdown("# Code interpreter\nPython, JavaScript and bash in a live session.", elem_id="title")
     visitor = gr.State(None)
@@ -67,11 +82,20 @@ def build_page(page: gr.Blocks, executor: Executor, settings: Settings, *, links
             with gr.Tab("Operator", id="operator"):
                 operator_tab(executor, settings, history)
 
-    async def opened(token: str, key: str) -> tuple[Any, Any, str, Any]:
+    async def opened(token: str, key: str) -> AsyncIterator[tuple[Any, Any, str, Any]]:
+        if not ready.is_set():
+            yield gr.skip(), gr.skip(), status_line("busy", _STARTING), gr.skip()
         known, sentence = visitor_of(links, token or "", key or "")
         said = status_line("bad", sentence) if sentence else ""
-        sessions = choices(executor, known, known.granted) if known else gr.skip()
-        return known, sessions, said, gr.Button(interactive=known is not None)
+        try:
+            up = await has_started(ready)
+            sessions = choices(executor, known, known.granted) if up and known else gr.skip()
+        except ExecutorError:
+            up = False
+        if not up:
+            yield None, gr.skip(), status_line("bad", _NOT_STARTED), gr.Button(interactive=False)
+            return
+        yield known, sessions, said, gr.Button(interactive=known is not None)
 
     quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
     page.load(opened, [token, key], [visitor, bar.picker, bar.notice, run.button], js=_OPENED, **quiet).then(

@@ -70,6 +70,7 @@ def operator_tab(executor: Executor, settings: Settings, history: History) -> No
             await asyncio.sleep(attempts.failed(address))
             executor.bus.publish(AccessRefused(reason="key", path="/operator"))
             return False, "", status_line("bad", "That is not the key."), gr.skip(), gr.skip(), gr.skip(), *nothing
+        attempts.succeeded(address)
         visible = gr.Group(visible=False), gr.Column(visible=True), gr.Timer(active=True)
         return True, "", "", *visible, *live(), _sandbox(executor), _settings(settings.public())
 

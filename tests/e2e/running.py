@@ -54,9 +54,15 @@ class RunningSpace:
 
     @classmethod
     def start(
-        cls, folder: Path, *, command: tuple[str, ...] = ("-m", "space.app"), cwd: Path = ROOT, **settings: str
+        cls,
+        folder: Path,
+        *,
+        command: tuple[str, ...] = ("-m", "space.app"),
+        cwd: Path = ROOT,
+        until: int = 200,
+        **settings: str,
     ) -> RunningSpace:
-        """Start one and wait until `/healthz` is well."""
+        """Start one and wait until `/healthz` is well; with `until=503`, only until it answers."""
         port = free_port()
         log = folder / f"space-{port}.log"
         began = time.monotonic()
@@ -75,7 +81,7 @@ class RunningSpace:
                 if process.poll() is not None:
                     raise AssertionError(f"the Space ended with {process.returncode}:\n{log.read_text()}")
                 try:
-                    if http.get(f"{space.url}/healthz").status_code == 200:
+                    if http.get(f"{space.url}/healthz").status_code in (200, until):
                         space.ready_after = time.monotonic() - began
                         return space
                 except httpx.HTTPError:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from executor.events import AccessRefused, Bus, Event
 from executor.settings import Settings
 from space.access import HostCheck, KeyCheck
-from space.attempts import IN_ALL, PER_ADDRESS, Attempts
+from space.attempts import IN_ALL, KNOWN, PER_ADDRESS, Attempts
 from space.links import Grant, Links
 
 KEY = "a long and secret key ✓"
@@ -167,6 +167,82 @@ def test_made_up_addresses_have_a_limit_together() -> None:
         assert not attempts.exhausted(f"{number}")
         attempts.failed(f"{number}")
     assert attempts.exhausted("somebody else")
+
+
+def test_who_gave_the_right_key_lately_is_not_locked_out_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts()
+    attempts.succeeded("librechat")
+    for number in range(IN_ALL):
+        attempts.failed(f"{number}")
+    assert attempts.exhausted("somebody else") and not attempts.exhausted("librechat")
+    for _ in range(PER_ADDRESS):
+        assert not attempts.exhausted("librechat")
+        attempts.failed("librechat")
+    assert attempts.exhausted("librechat")
+
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + KNOWN + 1)
+    for number in range(IN_ALL):
+        attempts.failed(f"{number}")
+    assert attempts.exhausted("librechat")
+
+
+def test_only_so_many_addresses_are_known() -> None:
+    attempts = Attempts()
+    attempts.succeeded("old")
+    for number in range(10_000):
+        attempts.succeeded(f"{number}")
+    for number in range(IN_ALL):
+        attempts.failed(f"wrong {number}")
+    assert attempts.exhausted("old") and not attempts.exhausted("0")
+
+
+@pytest.mark.parametrize("way", ["header", "form"])
+async def test_wrong_keys_from_everywhere_do_not_stop_librechat(way: str) -> None:
+    async with client(key=KEY) as http:
+        right = {"X-Access-Key": KEY.encode(), "X-Forwarded-For": "192.0.2.1"}
+        if way == "header":
+            assert (await http.get("/gradio_api/mcp/sse", headers=right)).status_code == 200
+        else:
+            assert (await http.post("/login", data={"key": KEY}, headers=right)).status_code == 303
+            http.cookies.clear()
+        wrong = [{"X-Access-Key": "guess", "X-Forwarded-For": f"198.51.100.{n}"} for n in range(IN_ALL)]
+        await asyncio.gather(*(http.get("/", headers=headers) for headers in wrong))
+        stranger = {**right, "X-Forwarded-For": "192.0.2.2"}
+        assert (await http.get("/gradio_api/mcp/sse", headers=stranger)).status_code == 429
+        assert (await http.get("/gradio_api/mcp/sse", headers=right)).status_code == 200
+
+
+async def test_forms_that_are_held_open_do_not_pass_the_limit_together() -> None:
+    arrived, rest = 0, asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        nonlocal arrived
+        yield b"key=gu"
+        arrived += 1
+        await rest.wait()
+        yield b"ess"
+
+    async with client(key=KEY) as http:
+        tries = [asyncio.create_task(http.post("/login", content=held())) for _ in range(PER_ADDRESS + 20)]
+        while arrived < len(tries):
+            await asyncio.sleep(0.01)
+        rest.set()
+        statuses = [(await answer).status_code for answer in tries]
+    assert statuses.count(401) == PER_ADDRESS and statuses.count(429) == 20
+
+
+async def test_a_form_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("space.access._FORM_SECONDS", 0.2)
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"key="
+        await asyncio.Event().wait()
+
+    async with client(key=KEY) as http:
+        async with asyncio.timeout(10):
+            answer = await http.post("/login", content=endless())
+    assert answer.status_code == 408 and answer.json()["error"].startswith("Error:")
 
 
 async def test_a_link_to_the_page_opens_the_page_and_never_the_endpoint() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from executor.results import ExecutionResult, HistoryEntry, Language, Variable
 from space.variables import known_variables
@@ -34,6 +38,63 @@ def test_what_was_deleted_or_reset_is_gone() -> None:
     assert names(made, cell("del (b)")) == ["d", "c", "a"]
     assert names(made, cell("%reset -f"), cell("e = 1", "e")) == ["e"]
     assert names(made, cell("del a\na = 2", "a")) == ["a", "d", "c", "b"]
+
+
+@pytest.mark.parametrize(
+    ("code", "left"),
+    [
+        ("del(a)", "b"),
+        ("\n\n\tdel (a , b ) ; c = 1", ""),
+        ("del a,", "b"),
+        ("del a  # b; c\r\nx = 1", "b"),
+        ("del a; del b", "b"),
+        ("del a\n\n\n  # why", "b"),
+        ("del (a,\n     b)", "b"),
+        ("del a[0]", "ba"),
+        ("del a.b, b", "ba"),
+        ("del a, b[0]", "ba"),
+        ("delta = a\ndel_ = b\ndel", "ba"),
+        ("x = 1; del a", "ba"),
+        ("# del a\nprint('del a')", "ba"),
+        ("x = 1\n  %reset -f", ""),
+        ("get_ipython().reset()", ""),
+        ("%resetting", "ba"),
+        ("%reset_selective -f a", "ba"),
+    ],
+)
+def test_what_is_read_as_taken_away(code: str, left: str) -> None:
+    assert "".join(names(cell("…", "a", "b"), cell(code))) == left
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "'!'\ndel" + " " * 19_000 + "!",
+        "'!'\ndel (" + " (" * 10_000 + "!",
+        "'!'\ndel a" + " ," * 10_000 + " " * 10_000 + "!",
+        "'!'\ndel a)" + " " * 20_000 + "!",
+        "\n" * 20_000 + "x",
+        "\t\n" * 20_000 + "x",
+        " " * 20_000 + "x",
+        "%reset" * 4_000,
+    ],
+    ids=lambda code: repr(code[:12]),
+)
+def test_no_code_makes_it_slow(code: str) -> None:
+    history = [cell("…", "a"), *[cell(code)] * 100]
+    assert seconds_of(lambda: known_variables(history)) < 2
+
+
+def test_no_name_that_was_lost_makes_it_slow() -> None:
+    restored = f"Session restored: df; lost: {'x' * 40_000}."
+    history = [cell("…", "a"), *[cell("x", notices=(restored,))] * 20]
+    assert seconds_of(lambda: known_variables(history)) < 2
+
+
+def seconds_of(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
 
 
 def test_the_end_of_the_process_takes_all_and_a_restored_session_what_it_names() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import gradio as gr
 import pytest
 
@@ -24,6 +26,7 @@ def built(**values: object) -> str:
             settings,
             links=Links(settings),
             history=History(Live(), Pseudonyms()),
+            ready=asyncio.Event(),
         )
     return str(page.get_config_file())
 
@@ -40,7 +43,12 @@ def test_no_function_of_the_page_is_offered_as_an_api() -> None:
     settings = Settings(admin_key="k")
     with gr.Blocks() as page:
         build_page(
-            page, Executor(settings, bus=Bus()), settings, links=Links(settings), history=History(Live(), Pseudonyms())
+            page,
+            Executor(settings, bus=Bus()),
+            settings,
+            links=Links(settings),
+            history=History(Live(), Pseudonyms()),
+            ready=asyncio.Event(),
         )
     listed = page.get_api_info()
     assert listed["named_endpoints"] == {} and listed["unnamed_endpoints"] == {}
