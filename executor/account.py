@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from executor.packages.shelf import Shelf
 from executor.results import ExecutionResult, HistoryEntry, LanguageState, Lost
-from executor.sessions import Session, SnapshotState, history_of
+from executor.sessions import HISTORY_CODE, Session, SnapshotState, history_of
 from executor.settings import Settings
 from executor.store import Record, Snapshot
 
 PARKED = "Session restored, it was parked."
+_FORMER_CUT = re.compile(r"\n\.\.\. cut: ([\d,]+) characters in all \.\.\.")
+"""What stood behind code that was cut, before `whole_chars` said so."""
 
 
 def meta_of(
@@ -159,6 +162,7 @@ def history_bytes(history: list[HistoryEntry]) -> bytes:
         [
             {
                 "code": entry.code,
+                "whole_chars": entry.whole_chars,
                 "language": entry.language,
                 "timestamp": entry.timestamp,
                 "result": entry.result.to_json(),
@@ -171,14 +175,20 @@ def history_bytes(history: list[HistoryEntry]) -> bytes:
 def history_from(data: bytes) -> list[HistoryEntry]:
     """What ran; nothing where what was stored cannot be read."""
     try:
-        return [
-            HistoryEntry(
-                code=entry["code"],
-                language=entry["language"],
-                timestamp=entry["timestamp"],
-                result=ExecutionResult.from_json(entry["result"]),
-            )
-            for entry in json.loads(data or b"[]")
-        ]
+        return [_entry_from(entry) for entry in json.loads(data or b"[]")]
     except (ValueError, KeyError, TypeError):
         return []
+
+
+def _entry_from(entry: Mapping[str, Any]) -> HistoryEntry:
+    code, whole = entry["code"], entry.get("whole_chars", 0)
+    # whole code was never longer than this, so nothing that somebody wrote is taken for our mark
+    if former := _FORMER_CUT.fullmatch(code, HISTORY_CODE):
+        code, whole = code[:HISTORY_CODE], int(former[1].replace(",", ""))
+    return HistoryEntry(
+        code=code,
+        language=entry["language"],
+        timestamp=entry["timestamp"],
+        result=ExecutionResult.from_json(entry["result"]),
+        whole_chars=whole,
+    )

@@ -164,6 +164,15 @@ class HistoryEntry:
     language: Language
     result: ExecutionResult
     timestamp: float
+    whole_chars: int = 0
+    """Characters of the code that ran, where `code` is no more than its beginning; 0 where it is all of it."""
+
+    @property
+    def cut(self) -> str:
+        """A sentence on what `code` lacks; empty where it is whole. What is cut must not be run as if it were whole."""
+        if not self.whole_chars:
+            return ""
+        return f"Only the first {len(self.code):,} of {self.whole_chars:,} characters of this code were kept."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

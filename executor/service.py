@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -210,6 +210,11 @@ class Executor:
     def all_sessions(self) -> list[SessionInfo]:
         """Every session, for the operator."""
         return [session.info() for session in self._up.keeper.table.all()]
+
+    def known(self) -> Iterator[tuple[str, str | None, str]]:
+        """Owner, conversation and id of every session, live and parked: for whoever has given out rights to them."""
+        for session in self._up.keeper.table.all():
+            yield session.owner, session.conversation, session.id
 
     async def history(self, session_id: str, *, owner: str, conversation: str | None = None) -> list[HistoryEntry]:
         """What ran in a session, oldest first, at most `HISTORY_ENTRIES`; without the bytes of pictures."""

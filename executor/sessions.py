@@ -222,11 +222,14 @@ class Session:
             replace(output, picture=replace(output.picture, data="")) if output.picture else output
             for output in result.outputs
         )
-        code = run.code
-        if len(code) > HISTORY_CODE:
-            code = f"{code[:HISTORY_CODE]}\n... cut: {len(run.code):,} characters in all ..."
         self.history.append(
-            HistoryEntry(code=code, language=run.language, result=replace(result, outputs=outputs), timestamp=started)
+            HistoryEntry(
+                code=run.code[:HISTORY_CODE],
+                language=run.language,
+                result=replace(result, outputs=outputs),
+                timestamp=started,
+                whole_chars=len(run.code) if len(run.code) > HISTORY_CODE else 0,
+            )
         )
 
 

@@ -190,7 +190,7 @@ def history_data(entries: Sequence[HistoryEntry], *, budget: int) -> tuple[list[
     for entry in reversed(entries):
         result = structured_result(entry.result)
         data = {
-            "code": clean(middle_cut(entry.code, _MAX_VALUE_CHARS)),
+            "code": clean(middle_cut(entry.code, _MAX_VALUE_CHARS) + (f"\n... {entry.cut}" if entry.cut else "")),
             "language": entry.language,
             "result": {name: value for name, value in result.items() if value not in (None, [], "")},
             "timestamp": iso(entry.timestamp),

@@ -10,6 +10,7 @@ import secrets
 import struct
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,11 +33,13 @@ _REMEMBERED = 10_000
 
 
 class LinkRefused(ValueError):
-    """A link that cannot be used; the sentence says why. `gone` where it was good once."""
+    """A link that cannot be used; the sentence says why. `gone` where it was good once, `early` where it may be good
+    once the server has started."""
 
-    def __init__(self, sentence: str, *, gone: bool = False) -> None:
+    def __init__(self, sentence: str, *, gone: bool = False, early: bool = False) -> None:
         super().__init__(sentence)
         self.gone = gone
+        self.early = early
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,13 @@ class Links:
     """Makes and opens links. Nobody who has a token can change it, or learn from it whose session it is for or that
     session's id, which would open all of the session. Tokens end with the session, with `LINK_TTL`, and with the
     server unless `LINK_KEY` is set.
+
+    `known` gives what there is to speak for now, of every session; None while that is not known yet.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, known: Callable[[], Iterable[Grant] | None] = tuple) -> None:
+        self._known = known
+        self._lasting = bool(settings.link_key)
         self._ttl = settings.link_ttl
         secret = settings.link_key.encode() or secrets.token_bytes(32)
         self._key = hashlib.sha256(b"links of " + secret).digest()
@@ -129,9 +136,9 @@ class Links:
         # the last character has bits that decode to nothing: a token is good in exactly one spelling
         genuine = hmac.compare_digest(mac, self._mac(body)) and _encoded(raw) == token
         if not genuine or len(body) < _HEAD.size:
+            before = "under another LINK_KEY" if self._lasting else "before the server was restarted"
             raise LinkRefused(
-                "This link is not valid: it was changed on the way, or made before the server was restarted. "
-                "Ask for a new one."
+                f"This link is not valid: it was changed on the way, or made {before}. Ask for a new one."
             )
         number, expires, handle = _HEAD.unpack_from(body)
         kind = _NAMES[number]
@@ -139,10 +146,7 @@ class Links:
             raise LinkRefused(f"This link is not made for this: it is for {_WORDS[kind]}.")
         if expires <= time.time():
             raise LinkRefused("This link has expired. Ask for a new one.", gone=True)
-        grant = self._grants.get(handle)
-        if grant is None:
-            raise LinkRefused("The session of this link has ended. Ask for a new link.", gone=True)
-        return Link(kind, grant, body[_HEAD.size :].decode("utf-8", "surrogatepass"), float(expires))
+        return Link(kind, self._granted(handle), body[_HEAD.size :].decode("utf-8", "surrogatepass"), float(expires))
 
     def open_session(self, token: str) -> Grant:
         """The session that the page shall open, from the `session` parameter of its address. Raises LinkRefused."""
@@ -151,18 +155,36 @@ class Links:
     # Inside
 
     def _token(self, kind: Kind, grant: Grant, path: str = "") -> str:
-        head = _HEAD.pack(_KINDS[kind], int(time.time() + self._ttl), self._handle(grant))
+        handle = self._handle(grant)
+        self._remember(handle, grant)
+        head = _HEAD.pack(_KINDS[kind], int(time.time() + self._ttl), handle)
         body = head + path.encode("utf-8", "surrogatepass")
         return _encoded(body + self._mac(body))
 
+    def _granted(self, handle: bytes) -> Grant:
+        """The grant that a genuine token names. Raises LinkRefused where there is no such session (any more)."""
+        if grant := self._grants.get(handle):
+            return grant
+        # made by a former server with our key, or long ago: the session may be there all the same
+        known = self._known()
+        if known is None:
+            raise LinkRefused("The server is still starting. Try this link again in half a minute.", early=True)
+        for grant in known:
+            if self._handle(grant) == handle:
+                self._remember(handle, grant)
+                return grant
+        raise LinkRefused("The session of this link has ended. Ask for a new link.", gone=True)
+
     def _handle(self, grant: Grant) -> bytes:
+        """What stands for the grant in tokens: it can be made again from the grant, and the grant not from it."""
         named = "\0".join((grant.session_id, grant.owner, grant.conversation or "", str(grant.conversation is None)))
-        handle = hmac.digest(self._key, b"session " + named.encode("utf-8", "surrogatepass"), "sha256")[:12]
+        return hmac.digest(self._key, b"session " + named.encode("utf-8", "surrogatepass"), "sha256")[:12]
+
+    def _remember(self, handle: bytes, grant: Grant) -> None:
         self._grants[handle] = grant
         self._grants.move_to_end(handle)
         while len(self._grants) > _REMEMBERED:
             self._grants.popitem(last=False)
-        return handle
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, b"link " + body, "sha256")[:_MAC_BYTES]

@@ -36,6 +36,12 @@ import pandas as pd"""
 """What a session finds imported without a cell that says so."""
 
 _MAGIC = {"python": "", "javascript": "%%script node\n", "bash": "%%bash\n"}
+_STOP = {
+    "python": 'raise RuntimeError("{}")\n',
+    "javascript": 'throw new Error("{}");\n',
+    "bash": 'echo "{}" >&2; exit 1\n',
+}
+"""The first line of a cell whose code was cut: it says so, and the rest, which may end within any line, is not run."""
 _TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -63,12 +69,17 @@ async def notebook(executor: Executor, grant: Grant, files: Sequence[FileInfo]) 
         yield f"{_cell('ready', None, READY)}]}}".encode()
         comma = ", "
     for number, entry in enumerate(entries, 1):
-        yield (comma + _cell(f"cell-{number}", number, _MAGIC[entry.language] + entry.code)).encode()
+        yield (comma + _cell(f"cell-{number}", number, _source(entry))).encode()
         async for part in _outputs(number, entry, album):
             yield part.encode()
         yield b"]}"
         comma = ", "
     yield _END.encode()
+
+
+def _source(entry: HistoryEntry) -> str:
+    stop = _STOP[entry.language].format(entry.cut) if entry.cut else ""
+    return _MAGIC[entry.language] + stop + entry.code
 
 
 def _cell(name: str, number: int | None, code: str) -> str:

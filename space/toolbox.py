@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,7 +73,7 @@ class Toolbox:
         self.executor = executor
         self.settings = settings
         self.tools = tools
-        self.links = Links(settings)
+        self.links = Links(settings, self._grants)
         self.uploads = Uploads(max_bytes=settings.max_upload_mb * 2**20)
         self.fetcher = Fetcher(max_bytes=settings.max_upload_mb * 2**20)
         self.ready = asyncio.Event()
@@ -123,6 +123,10 @@ class Toolbox:
         if not await has_started(self.ready):
             return refusal("the interpreter is still starting; try again in half a minute.")
         return await tool.run(self, caller, values)
+
+    def _grants(self) -> Iterable[Grant] | None:
+        """A grant of every session; None before the executor has found those of the former server."""
+        return (Grant(*named) for named in self.executor.known()) if self.ready.is_set() else None
 
     def grant(self, caller: Caller, session_id: str) -> Grant:
         """What a link made for this caller speaks for."""

@@ -210,6 +210,8 @@ class Transfers:
         try:
             return self._links.open(request.path_params["token"], *kinds)
         except LinkRefused as error:
+            if error.early:
+                raise TransferRefused(503, str(error), **{"Retry-After": "5"}) from None
             # the token is not for the log: a part of it may be good
             self._bus.publish(AccessRefused(reason="token", path=f"/{request.url.path.split('/')[1]}/"))
             raise TransferRefused(410 if error.gone else 403, str(error)) from None

@@ -27,6 +27,8 @@ class UploadRefused(ValueError):
 class _Upload:
     file: IO[bytes]
     received: int = 0
+    begun: int = 0
+    """Where the last part began: it may come again from there."""
     touched: float = field(default_factory=time.monotonic)
     busy: bool = False
 
@@ -42,7 +44,11 @@ class Uploads:
         self._open: dict[Key, _Upload] = {}
 
     async def add(self, key: Key, offset: int, data: bytes) -> int:
-        """Append `data`, which must begin where the former part ended; 0 begins anew. Returns the bytes so far."""
+        """Take the part that begins at `offset`. Returns the bytes so far. Raises UploadRefused.
+
+        It must begin where the last one ended, or where that began: a part whose answer was an error, or never came, is
+        sent again, and then stands in place of the former, however long either is. 0 begins anew.
+        """
         self._expire()
         upload = self._open.get(key)
         if upload is not None and upload.busy:
@@ -54,28 +60,41 @@ class Uploads:
             raise UploadRefused(
                 f"no upload of this file is open, so offset {offset} has no place; begin with offset 0."
             )
-        elif offset != upload.received:
-            raise UploadRefused(f"the next part must have offset {upload.received}, not {offset}.")
-        if upload.received + len(data) > self._max_bytes:
+        elif offset not in (upload.received, upload.begun):
+            raise UploadRefused(
+                f"the next part must have offset {upload.received}, not {offset}; to send the last part again, "
+                f"offset {upload.begun}."
+            )
+        if offset + len(data) > self._max_bytes:
             self._drop(key)
             raise UploadRefused(f"the file is over the limit of {self._max_bytes // 2**20} MiB; nothing was kept.")
-        if sum(other.received for other in self._open.values()) + len(data) > _TOTAL_FILES * self._max_bytes:
+        others = sum(other.received for other in self._open.values() if other is not upload)
+        if others + offset + len(data) > _TOTAL_FILES * self._max_bytes:
             raise UploadRefused("too much is unfinished in all uploads together; try again in some minutes.")
+        # what is behind the offset is void from now on, also if this call is cancelled
+        upload.begun = upload.received = offset
         upload.busy = True
+        writing = asyncio.get_running_loop().run_in_executor(None, _write, upload.file, offset, data)
+        # a thread cannot be cancelled: the file is its own until it ends, whether or not its call still waits
+        writing.add_done_callback(lambda _: _written(upload))
         try:
-            await asyncio.to_thread(upload.file.write, data)
+            await asyncio.shield(writing)
         except OSError as error:
             self._drop(key)
             raise UploadRefused(f"the part could not be stored ({error.strerror}); begin with offset 0.") from None
-        finally:
-            upload.busy = False
-        upload.received += len(data)
-        upload.touched = time.monotonic()
+        upload.received = offset + len(data)
         return upload.received
 
-    async def finish(self, key: Key) -> AsyncIterator[bytes]:
-        """The whole file in order; the upload is over when this ends, whatever way."""
-        upload = self._open.pop(key)
+    def finish(self, key: Key) -> AsyncIterator[bytes]:
+        """The whole file in order, as it is now; the upload is over when this ends, whatever way. Raises UploadRefused
+        where another part has come before the first byte was asked for: the file goes on with that one."""
+        upload = self._open[key]
+        return self._finish(key, upload, upload.received)
+
+    async def _finish(self, key: Key, upload: _Upload, size: int) -> AsyncIterator[bytes]:
+        if self._open.get(key) is not upload or upload.busy or upload.received != size:
+            raise UploadRefused("another part of this file came meanwhile; go on with what its answer says.")
+        del self._open[key]
         try:
             await asyncio.to_thread(upload.file.seek, 0)
             while chunk := await asyncio.to_thread(upload.file.read, _READ_BYTES):
@@ -104,3 +123,16 @@ class Uploads:
     def _drop(self, key: Key) -> None:
         if (upload := self._open.pop(key, None)) is not None:
             upload.file.close()
+
+
+def _write(file: IO[bytes], offset: int, data: bytes) -> None:
+    """Let the file end with `data` from `offset` on. Raises OSError."""
+    file.seek(offset)
+    file.truncate()
+    file.write(data)
+    file.flush()
+
+
+def _written(upload: _Upload) -> None:
+    upload.busy = False
+    upload.touched = time.monotonic()

@@ -47,16 +47,30 @@ def history_tab(
         assert chosen is not None
         return "", _downloads(links, visitor.grant(chosen)) + "".join(_entry(entry) for entry in reversed(listed))
 
-    async def fetch(visitor: Visitor | None, chosen: str | None, event: gr.EventData) -> tuple[Any, ...]:
+    async def found(visitor: Visitor | None, chosen: str | None, event: gr.EventData) -> HistoryEntry:
+        """The entry whose button was pressed. Raises gr.Error, after which no `success` follows."""
+        if visitor is None:
+            raise _refusal(NOT_OPENED)
         execution_id = said(event, "name")
         try:
             for entry in await entries_of(visitor, chosen):
                 if entry.result.execution_id == execution_id:
-                    return entry.language, entry.code, gr.Tabs(selected="run"), ""
-            sentence = "That execution is no longer remembered. Press Refresh."
+                    return entry
         except ExecutorError as error:
-            sentence = sentence_of(error)
-        return gr.skip(), gr.skip(), gr.skip(), status_line("bad", sentence)
+            raise _refusal(sentence_of(error)) from None
+        raise _refusal("That execution is no longer remembered. Press Refresh.")
+
+    async def edit(visitor: Visitor | None, chosen: str | None, event: gr.EventData) -> tuple[Any, ...]:
+        entry = await found(visitor, chosen, event)
+        if entry.cut:
+            gr.Warning(f"{entry.cut} The editor has no more of it.", duration=None)
+        return entry.language, entry.code, gr.Tabs(selected="run"), ""
+
+    async def fetch_whole(visitor: Visitor | None, chosen: str | None, event: gr.EventData) -> tuple[Any, ...]:
+        entry = await found(visitor, chosen, event)
+        if entry.cut:
+            raise _refusal(f"{entry.cut} That is not run. Press Edit to complete it first.")
+        return entry.language, entry.code, gr.Tabs(selected="run"), ""
 
     quiet: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
     here = [visitor, session]
@@ -64,8 +78,12 @@ def history_tab(
     refresh.click(show, here, [status, rows], **quiet)
     bar.on_choice(show, here, [status, rows])
     into = [target.language, target.code, tabs, status]
-    rows.edit(fetch, here, into, **quiet)
-    rows.select(fetch, here, into, **quiet).success(**target.run)
+    rows.edit(edit, here, into, **quiet)
+    rows.select(fetch_whole, here, into, **quiet).success(**target.run)
+
+
+def _refusal(sentence: str) -> gr.Error:
+    return gr.Error(sentence, print_exception=False)
 
 
 def _downloads(links: Links, grant: Grant) -> str:
@@ -80,7 +98,7 @@ def _downloads(links: Links, grant: Grant) -> str:
 def _entry(entry: HistoryEntry) -> str:
     result = entry.result
     at = datetime.fromtimestamp(entry.timestamp, UTC)
-    code = entry.code if len(entry.code) <= _SHOWN_CODE else entry.code[:_SHOWN_CODE] + "\n…"
+    code = entry.code if len(entry.code) <= _SHOWN_CODE else f"{entry.code[:_SHOWN_CODE]}\n… {entry.cut}"
     kind = "ok" if result.success else "bad"
     return (
         f'<section class="ci-entry"><header><span class="ci-{kind}">{escape(result.status)}</span> '

@@ -1,12 +1,15 @@
 """Code in a live session: what lasts, what ends it, what is said about it."""
 
 import asyncio
+import json
 import time
 
 import psutil
 import pytest
 
-from executor import Displayed, Finished, InvalidRequest, OutputChunk
+from executor import Displayed, ExecutionResult, Finished, InvalidRequest, OutputChunk
+from executor.account import history_bytes, history_from
+from executor.sessions import HISTORY_CODE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -283,6 +286,28 @@ async def test_history_remembers_code_and_outcome(caller):
     assert [entry.code for entry in entries] == ["a = 1", "plt.plot([1]); plt.show()"]
     assert entries[1].result.outputs[0].picture.data == ""
     assert entries[1].result.outputs[0].picture.path
+
+
+async def test_history_keeps_the_beginning_of_long_code_and_says_so(caller):
+    code = "n = 1\n" + "# long\n" * 3_000
+    await caller.run(code)
+    await caller.run("n" * HISTORY_CODE + " = 1")
+    await caller.run("#" * HISTORY_CODE)
+    entries = await caller.executor.history(caller.session_id, owner="alice")
+    assert [entry.code for entry in entries] == [code[:HISTORY_CODE], "n" * HISTORY_CODE, "#" * HISTORY_CODE]
+    assert entries[0].cut == "Only the first 20,000 of 21,006 characters of this code were kept."
+    assert [entry.whole_chars for entry in entries] == [21_006, 20_004, 0] and entries[2].cut == ""
+    assert history_from(history_bytes(entries)) == entries
+
+
+async def test_cut_code_in_a_history_that_was_stored_before_is_known_for_what_it_is():
+    mark = "\n... cut: 21,006 characters in all ..."
+    result = ExecutionResult(status="ok", session_id="s", execution_id="e", language="bash")
+    codes = ["x" * HISTORY_CODE + mark, "x" * HISTORY_CODE, "echo" + mark]
+    stored = [{"code": code, "language": "bash", "timestamp": 1.0, "result": result.to_json()} for code in codes]
+    entries = history_from(json.dumps(stored).encode())
+    assert [entry.code for entry in entries] == ["x" * HISTORY_CODE, "x" * HISTORY_CODE, "echo" + mark]
+    assert [entry.whole_chars for entry in entries] == [21_006, 0, 0]
 
 
 async def test_files_go_in_and_out_byte_for_byte(caller):

@@ -169,6 +169,12 @@ def test_history_keeps_the_newest_that_fit() -> None:
     assert len(json.dumps(kept)) <= 10_000
 
 
+def test_history_says_of_which_code_it_has_the_beginning_only() -> None:
+    entry = HistoryEntry(code="x" * 20_000, language="bash", result=result(), timestamp=0.0, whole_chars=30_000)
+    (kept,), _ = history_data([entry], budget=100_000)
+    assert kept["code"] == f"{entry.code}\n... Only the first 20,000 of 30,000 characters of this code were kept."
+
+
 def test_a_refusal_begins_with_error() -> None:
     answered = refusal("session_id is needed here.")
     assert answered.texts == ("Error: session_id is needed here.",) and answered.is_error

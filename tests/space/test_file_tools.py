@@ -120,6 +120,22 @@ async def test_a_chunk_out_of_order_is_refused_and_the_upload_goes_on(tmp_path: 
         assert (await call(box, "download_file", path="f")).texts[0] == "abcdef"
 
 
+async def test_a_last_part_that_could_not_be_written_is_sent_again_and_is_in_the_file_once(tmp_path: Path) -> None:
+    async with toolbox(tmp_path, owner_calls_per_minute=30) as box:
+        await call(box, "upload_file", path="f", content="abc", final=False)
+        # the next call is allowed in 2 s
+        while not (await call(box, "upload_file", path="g", content="another")).is_error:
+            pass
+        last: dict[str, Any] = {"path": "f", "content": "def", "offset": 3}
+        refused = await call(box, "upload_file", **last)
+        assert refused.is_error and "Try again in" in refused.texts[0]
+        while (answer := await call(box, "upload_file", **last)).is_error:
+            assert "Try again in" in answer.texts[0]
+            await asyncio.sleep(0.2)
+        assert answer.structured is not None and answer.structured["size"] == 6
+        assert (await call(box, "download_file", path="f")).texts[0] == "abcdef"
+
+
 async def test_links_stay_within_the_budget_and_are_left_out_where_our_address_is_not_known(tmp_path: Path) -> None:
     code = "for n in range(15): open(f'{n:02}.txt', 'w').write('x')\nprint('y' * 9000)"
     async with toolbox(tmp_path / "a", max_result_chars=5_000, public_base_url="https://x.example") as box:

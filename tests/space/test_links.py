@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 
+from executor import Executor
 from executor.settings import Settings
+from space.identity import Caller
 from space.links import MAX_TOKEN_CHARS, Grant, LinkRefused, Links
+from space.toolbox import Toolbox
+from space.tools import tool_table
+from space.transfer_routes import transfer_routes
 
 GRANT = Grant("alice@example.org", "talk-1", "s" * 22)
 
@@ -96,12 +107,69 @@ def test_a_link_of_another_server_is_refused_unless_they_share_the_key() -> None
     ours, theirs = Links(Settings()), Links(Settings())
     with pytest.raises(LinkRefused, match="not valid"):
         ours.open(token(theirs.file(GRANT, "a")), "file")
-    before, after = Links(Settings(link_key="k")), Links(Settings(link_key="k"))
-    made = token(before.file(GRANT, "a"))
-    with pytest.raises(LinkRefused, match="session of this link has ended"):
-        after.open(made, "file")
-    after.page(GRANT)
-    assert after.open(made, "file").path == "a"
+    shared = Settings(link_key="k")
+    made = token(Links(shared).file(GRANT, "a"))
+    with pytest.raises(LinkRefused, match="under another LINK_KEY"):
+        Links(Settings(link_key="other")).open(made, "file")
+    # with the key alone it is genuine; whether it is good depends on whether the session is there
+    assert Links(shared, lambda: [Grant("bob", None, "t"), GRANT]).open(made, "file").grant == GRANT
+    with pytest.raises(LinkRefused, match="session of this link has ended") as ended:
+        Links(shared, lambda: [Grant("bob", None, "t")]).open(made, "file")
+    assert ended.value.gone
+    with pytest.raises(LinkRefused, match="still starting") as starting:
+        Links(shared, lambda: None).open(made, "file")
+    assert starting.value.early and not starting.value.gone
+
+
+def test_a_session_that_is_there_is_found_however_many_links_were_made_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("space.links._REMEMBERED", 2)
+    links = Links(Settings(), lambda: [GRANT])
+    made = token(links.file(GRANT, "a"))
+    for number in range(3):
+        links.page(Grant("bob", None, f"{number}"))
+    assert links.open(made, "file").grant == GRANT
+
+
+@asynccontextmanager
+async def server(folder: Path, **overrides: Any) -> AsyncIterator[tuple[Toolbox, httpx.AsyncClient]]:
+    """Tools and links of a server that finds in `folder` what former ones have kept; not ready yet."""
+    values: dict[str, Any] = {
+        "work_dir": str(folder / "work"),
+        "state_dir": str(folder / "kept"),
+        "security_policy": "off",
+        "allow_weak_sandbox": True,
+    }
+    settings = Settings(**(values | overrides))
+    async with Executor(settings) as executor:
+        box = Toolbox(executor, settings, executor.bus, tool_table(settings))
+        app = Starlette(routes=transfer_routes(executor, box.links, settings, executor.bus))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+            yield box, http
+
+
+@pytest.mark.parametrize("key", ["k", ""])
+async def test_a_link_outlives_the_server_with_its_session_where_there_is_a_key(tmp_path: Path, key: str) -> None:
+    alice = Caller("alice", "talk", True)
+    async with server(tmp_path, link_key=key) as (box, http):
+        box.ready.set()
+        wrote = await box.call("upload_file", {"path": "a.txt", "content": "kept"}, alice, "http")
+        closed = await box.executor.create_session(owner="alice", conversation="talk")
+        assert wrote.session_id is not None
+        link = box.links.file(box.grant(alice, wrote.session_id), "a.txt")
+        dead = box.links.archive(box.grant(alice, closed.id))
+        await box.executor.close_session(closed.id, owner="alice", conversation="talk")
+        assert (await http.get(link)).text == "kept"
+    async with server(tmp_path, link_key=key) as (box, http):
+        early = await http.get(link)
+        box.ready.set()
+        live, gone = await http.get(link), await http.get(dead)
+        if key:
+            assert (early.status_code, early.headers["retry-after"]) == (503, "5") and "starting" in early.text
+            assert (live.status_code, live.text) == (200, "kept")
+            assert gone.status_code == 410 and "session of this link has ended" in gone.json()["error"]
+        else:
+            for answer in (early, live, gone):
+                assert answer.status_code == 403 and "before the server was restarted" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import base64
 import contextlib
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +22,7 @@ from PIL import Image
 
 from executor import NoSuchSession
 from executor.languages.warming import READY_NAMES
+from executor.sessions import HISTORY_CODE
 from space import notebook
 from space.archive import free_name
 from space.links import Grant
@@ -145,6 +149,24 @@ def test_what_a_session_has_ready_is_the_first_cell() -> None:
     names: dict[str, Any] = {}
     exec(compile(notebook.READY, "ready", "exec"), names)
     assert {name: names.get(name) for name in READY_NAMES} == READY_NAMES
+
+
+@on_the_sites_loop
+async def test_a_cell_whose_code_was_cut_says_so_and_runs_nothing_of_it(space: Served, tmp_path: Path) -> None:
+    filling = "\n" * HISTORY_CODE
+    await run(space, f"print('ran')\n{filling}", "python")
+    await run(space, f"echo ran\n{filling}", "bash")
+    await run(space, f"console.log('ran')\n{filling}", "javascript")
+    _, python, bash, javascript = (await fetched(space))["cells"]
+    programs = {sys.executable: python["source"]}
+    assert bash["source"].startswith("%%bash\n") and javascript["source"].startswith("%%script node\n")
+    programs["bash"] = bash["source"].partition("\n")[2]
+    programs["node"] = javascript["source"].partition("\n")[2]
+    for program, source in programs.items():
+        assert "Only the first 20,000 of 20,0" in source.partition("\n")[0]
+        (tmp_path / "cell").write_text(source)
+        done = subprocess.run([program, tmp_path / "cell"], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode and "ran" not in done.stdout and "characters of this code were kept" in done.stderr
 
 
 @on_the_sites_loop

@@ -234,6 +234,36 @@ def test_history_runs_again_and_goes_along_as_a_notebook(page: Page, tmp_path: P
     expect(page.get_by_role("radio", name="Python", exact=True)).to_be_checked()
 
 
+def test_what_is_not_there_or_not_whole_is_not_run_again(page: Page) -> None:
+    run(page, "ran = globals().get('ran', 0) + 1\nprint('run number', ran)")
+    run(page, f"echo {'x' * 20_000} | wc -c; echo cut", "bash")
+    expect(screen(page)).to_contain_text("20001")
+    page.get_by_role("radio", name="Python", exact=True).check()
+    page.locator("#code .cm-content").fill("print('what stands in the editor')")
+    open_tab(page, "History")
+    entries = page.locator("#history .ci-entry")
+    expect(entries).to_have_count(2)
+    cut = "Only the first 20,000 of 20,023 characters of this code were kept."
+    expect(entries.first).to_contain_text(cut)
+    toast = page.locator(".toast-body")
+    entries.first.get_by_role("button", name="Run again").click()
+    expect(toast).to_contain_text(f"{cut} That is not run.")
+    toast.get_by_test_id("toast-close").click()
+    gone = entries.last.get_by_role("button", name="Run again")
+    gone.evaluate("(button) => { button.dataset.name = 'forgotten'; }")
+    gone.click()
+    expect(toast).to_contain_text("no longer remembered")
+    toast.get_by_test_id("toast-close").click()
+    page.wait_for_timeout(500)
+    page.locator("#history-refresh").click()
+    expect(entries.last.locator("button[data-name=forgotten]")).to_have_count(0)
+    expect(entries).to_have_count(2)
+    entries.first.get_by_role("button", name="Edit").click()
+    expect(toast).to_contain_text(f"{cut} The editor has no more of it.")
+    expect(page.locator("#code .cm-content")).to_contain_text("echo xxx")
+    assert "what stands in the editor" not in screen(page).inner_text()
+
+
 def test_everything_fits_on_a_phone(opener: Opener) -> None:
     page = opener(viewport={"width": 390, "height": 780}, is_mobile=True, has_touch=True)
     run(page, "print('on a phone ' * 40)\nplt.plot([3, 1, 2]); plt.show()\ndf = pd.DataFrame(np.ones((3, 30)))\ndf")
