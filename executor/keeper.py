@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -60,6 +61,8 @@ class Keeper:
         self._parking = parking
         self._places = parking.places
         self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
+        self._opening: Counter[str] = Counter()
+        """Sessions of each owner that are being opened: not in the table yet, but the cap counts them."""
         self._retire_at = time.monotonic()
         self._closing = False
         self._sweeper = tasks.own(self._sweep_on())
@@ -160,8 +163,17 @@ class Keeper:
     async def create(self, owner: str, conversation: str | None, *, own: bool = False) -> Session:
         """A new session. Raises Busy, QuotaExceeded or SandboxTooWeak."""
         self._must_hold()
-        self._quotas.admit_session(owner, self.table.count(owner))
+        self._quotas.admit_session(owner, self.table.count(owner) + self._opening[owner])
         self._quotas.admit_disk(owner)
+        self._opening[owner] += 1
+        try:
+            return await self._open(owner, conversation, own=own)
+        finally:
+            self._opening[owner] -= 1
+            if not self._opening[owner]:
+                del self._opening[owner]
+
+    async def _open(self, owner: str, conversation: str | None, *, own: bool) -> Session:
         await self._admit_memory(owner)
         began = time.monotonic()
         await self._places.acquire(owner, began + self._settings.queue_wait)
