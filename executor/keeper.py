@@ -22,6 +22,7 @@ from executor.quotas import Quotas
 from executor.sandbox.report import SandboxReport
 from executor.sessions import Session, SessionTable, history_of, new_id
 from executor.settings import Settings
+from executor.shares import Shares
 from executor.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Keeper:
         table: SessionTable,
         snapshots: Snapshots | None,
         quotas: Quotas,
+        shares: Shares,
         bus: Bus,
         tasks: Tasks,
         parking: Parking,
@@ -56,6 +58,7 @@ class Keeper:
         self._sandbox = sandbox
         self._snapshots = snapshots
         self._quotas = quotas
+        self._shares = shares
         self._bus = bus
         self._tasks = tasks
         self._parking = parking
@@ -89,6 +92,8 @@ class Keeper:
         elif conversation is not None:
             session = await self.own_session(owner, conversation)
         else:
+            # first of all: who is refused has no session made for him that he never hears of
+            await self._shares.room(owner, self._deadline())
             session = await self.create(owner, None)
         async with self._in_use(session):
             yield session
@@ -109,14 +114,16 @@ class Keeper:
 
     @asynccontextmanager
     async def _in_use(self, session: Session) -> AsyncIterator[Session]:
-        session.using += 1
         try:
-            await self._have_live(session)
-            yield session
+            async with self._shares.use(session, self._deadline()):
+                await self._have_live(session)
+                yield session
         finally:
-            session.using -= 1
             if not session.busy:
                 self._places.look_again()
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._settings.queue_wait
 
     async def _have_live(self, session: Session) -> None:
         if session.ref is not None and not session.life.locked() and self._backend.alive(session.ref):

@@ -23,6 +23,7 @@ from executor.runner import PolicyLevel, Runner
 from executor.sandbox.report import SandboxReport
 from executor.sessions import Run, Session, SessionTable
 from executor.settings import Settings
+from executor.shares import Shares, share_of
 from executor.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Executor:
         settings = self.settings
         installer = Installer(settings, backend, bus.publish)
         quotas = Quotas(settings, shared=SHARED, publish=bus.publish)
+        shares = Shares(share_of(settings), shared=SHARED, publish=bus.publish)
         cells = Cells(settings.concurrent_cells, settings.owner_concurrent, shared=SHARED, publish=bus.publish)
         table = SessionTable()
         snapshots = await self._open_snapshots(backend, table, quotas)
@@ -112,6 +114,7 @@ class Executor:
                 table=table,
                 snapshots=snapshots,
                 quotas=quotas,
+                shares=shares,
                 bus=bus,
                 tasks=tasks,
                 parking=parking,
@@ -126,6 +129,7 @@ class Executor:
                 bus=bus,
                 tasks=tasks,
                 level=lambda: self.policy_level,
+                rested=shares.rested,
             ),
             installer=installer,
         )
