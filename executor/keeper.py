@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from executor.quotas import Quotas
 from executor.sandbox.report import SandboxReport
 from executor.sessions import Session, SessionTable, history_of, new_id
 from executor.settings import Settings
+from executor.shares import Shares
 from executor.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Keeper:
         table: SessionTable,
         snapshots: Snapshots | None,
         quotas: Quotas,
+        shares: Shares,
         bus: Bus,
         tasks: Tasks,
         parking: Parking,
@@ -60,11 +63,14 @@ class Keeper:
         self._sandbox = sandbox
         self._snapshots = snapshots
         self._quotas = quotas
+        self._shares = shares
         self._bus = bus
         self._tasks = tasks
         self._parking = parking
         self._places = parking.places
         self._making: dict[tuple[str, str], asyncio.Task[Session]] = {}
+        self._opening: Counter[str] = Counter()
+        """Sessions of each owner that are being opened: not in the table yet, but the cap counts them."""
         self._retire_at = time.monotonic()
         self._closing = False
         self._sweeper = tasks.own(self._sweep_on())
@@ -91,6 +97,8 @@ class Keeper:
         elif conversation is not None:
             session = await self.own_session(owner, conversation)
         else:
+            # first of all: who is refused has no session made for him that he never hears of
+            await self._shares.room(owner, self._deadline())
             session = await self.create(owner, None)
         async with self._in_use(session):
             yield session
@@ -111,14 +119,16 @@ class Keeper:
 
     @asynccontextmanager
     async def _in_use(self, session: Session) -> AsyncIterator[Session]:
-        session.using += 1
         try:
-            await self._have_live(session)
-            yield session
+            async with self._shares.use(session, self._deadline()):
+                await self._have_live(session)
+                yield session
         finally:
-            session.using -= 1
             if not session.busy:
                 self._places.look_again()
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._settings.queue_wait
 
     async def _have_live(self, session: Session) -> None:
         staying = session.yielding or not session.life.locked()
@@ -173,8 +183,17 @@ class Keeper:
     async def create(self, owner: str, conversation: str | None, *, own: bool = False) -> Session:
         """A new session. Raises Busy, QuotaExceeded or SandboxTooWeak."""
         self._must_hold()
-        self._quotas.admit_session(owner, self.table.count(owner))
+        self._quotas.admit_session(owner, self.table.count(owner) + self._opening[owner])
         self._quotas.admit_disk(owner)
+        self._opening[owner] += 1
+        try:
+            return await self._open(owner, conversation, own=own)
+        finally:
+            self._opening[owner] -= 1
+            if not self._opening[owner]:
+                del self._opening[owner]
+
+    async def _open(self, owner: str, conversation: str | None, *, own: bool) -> Session:
         await self._admit_memory(owner)
         began = time.monotonic()
         await self._places.acquire(owner, began + self._settings.queue_wait)

@@ -36,14 +36,17 @@ class Runner:
         bus: Bus,
         tasks: Tasks,
         level: Callable[[], PolicyLevel],
+        rested: Callable[[str], None],
     ) -> None:
-        """`queue_wait`: seconds that an execution waits for its turn among all sessions'."""
+        """`queue_wait`: seconds that an execution waits for its turn among all sessions'. `rested` is told the owner of
+        each one that has ended."""
         self._backend = backend
         self._cells = cells
         self._queue_wait = queue_wait
         self._bus = bus
         self._tasks = tasks
         self._level = level
+        self._rested = rested
 
     def submit(self, session: Session, request: Request) -> Run:
         """Queue code; its task is ours, so it lives on when the caller goes. Raises Busy."""
@@ -144,6 +147,7 @@ class Runner:
         session.remember(run, finished.result, started)
         session.change()
         self._say_finished(session, finished)
+        self._rested(session.owner)
         return finished.result
 
     async def _carry_out(self, session: Session, run: Run) -> Finished:

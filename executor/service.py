@@ -23,6 +23,7 @@ from executor.runner import PolicyLevel, Runner
 from executor.sandbox.report import SandboxReport
 from executor.sessions import Run, Session, SessionTable
 from executor.settings import Settings
+from executor.shares import Shares, share_of
 from executor.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -96,11 +97,10 @@ class Executor:
         settings = self.settings
         installer = Installer(settings, backend, bus.publish)
         quotas = Quotas(settings, shared=SHARED, publish=bus.publish)
+        shares = Shares(share_of(settings), shared=SHARED, publish=bus.publish)
         cells = Cells(settings.concurrent_cells, settings.owner_concurrent, shared=SHARED, publish=bus.publish)
         table = SessionTable()
-        snapshots = await self._open_snapshots(backend, table)
-        for session in table.all():
-            quotas.note_snapshot(session.owner, session.id, session.snapshot.bytes)
+        snapshots = await self._open_snapshots(backend, table, quotas)
         parking = Parking(
             settings, backend, table=table, snapshots=snapshots, quotas=quotas, shared=SHARED, bus=bus, tasks=tasks
         )
@@ -114,6 +114,7 @@ class Executor:
                 table=table,
                 snapshots=snapshots,
                 quotas=quotas,
+                shares=shares,
                 bus=bus,
                 tasks=tasks,
                 parking=parking,
@@ -128,6 +129,7 @@ class Executor:
                 bus=bus,
                 tasks=tasks,
                 level=lambda: self.policy_level,
+                rested=shares.rested,
             ),
             installer=installer,
         )
@@ -159,13 +161,15 @@ class Executor:
         if runs:
             await asyncio.wait(runs, timeout=self.settings.interrupt_grace + STOP_SECONDS)
 
-    async def _open_snapshots(self, backend: Backend, table: SessionTable) -> Snapshots | None:
+    async def _open_snapshots(self, backend: Backend, table: SessionTable, quotas: Quotas) -> Snapshots | None:
         if not self.settings.snapshots:
             return None
         # here and not above: the zygote, of which all sessions are forks, has no use for the store
         from executor.snapshots import Snapshots  # noqa: PLC0415
 
-        snapshots = Snapshots(self.settings, backend, table=table, shared=SHARED, bus=self.bus, tasks=self._tasks)
+        snapshots = Snapshots(
+            self.settings, backend, table=table, quotas=quotas, shared=SHARED, bus=self.bus, tasks=self._tasks
+        )
         try:
             await snapshots.open()
         except StoreFailed as error:
@@ -431,12 +435,14 @@ class Executor:
         async def of(session: Session) -> SessionMeasured | None:
             try:
                 async with few:
-                    stats = await self._up.backend.stats(session.live_ref)
+                    ref = session.live_ref
+                    stats = await self._up.backend.stats(ref)
             except ExecutorError:
                 return None  # it has ended, is parked, or is about to be found dead
+            if session not in self._up.keeper.table or session.ref != ref:
+                return None  # its owner is not to be charged for what has gone meanwhile
             self._up.quotas.note_memory(session.owner, session.id, stats.memory)
             self._up.quotas.note_folder(session.owner, session.id, stats.folder_bytes)
-            self._up.quotas.note_snapshot(session.owner, session.id, session.snapshot.bytes)
             return SessionMeasured(
                 session_id=session.id,
                 owner=session.owner,

@@ -77,7 +77,12 @@ class Settings:
     owner_disk_mb: int = setting(
         4096, "folders and snapshots of one user, MiB, over which nothing is added; 0: no cap", low=0
     )
-    owner_concurrent: int = setting(4, "cells of one user under way at once; 0: no cap", low=0, high=10_000)
+    owner_concurrent: int = setting(
+        4,
+        "cells of one user under way at once; as many sessions at work, or half the places if more; 0: no cap",
+        low=0,
+        high=10_000,
+    )
     owner_calls_per_minute: int = setting(
         240, "calls of one user in a minute, half of them at once; 0: no cap", low=0, high=1_000_000
     )

@@ -19,6 +19,7 @@ from executor.backend import Backend, SessionRef
 from executor.cells import Cells
 from executor.errors import Busy, ExecutorError, NoSnapshot, NoSuchSession, StoreFailed
 from executor.events import Bus, Fault, SnapshotFailed, SnapshotTaken
+from executor.quotas import Quotas
 from executor.results import LANGUAGES, HistoryEntry, LanguageState
 from executor.sessions import Session, SessionTable, SnapshotState
 from executor.settings import Settings
@@ -54,6 +55,7 @@ class Snapshots:
         backend: Backend,
         *,
         table: SessionTable,
+        quotas: Quotas,
         shared: Collection[str] = (),
         bus: Bus,
         tasks: Tasks,
@@ -62,6 +64,7 @@ class Snapshots:
         self._settings = settings
         self._backend = backend
         self._table = table
+        self._quotas = quotas
         self._bus = bus
         self._tasks = tasks
         folder = Path(settings.state_dir).expanduser().absolute() if settings.state_dir else backend.scratch / "store"
@@ -80,6 +83,7 @@ class Snapshots:
                 self._bus.publish(Fault(where="store", detail="a snapshot says nothing useful about its session"))
                 continue
             self._table.add(session)
+            self._note(session)
         for ruin in self._store.ruins:
             if (session := account.session_of(ruin, self._settings)) is not None:
                 self._table.mark_ruined(session)
@@ -113,6 +117,7 @@ class Snapshots:
                 return
             snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
             snapshot.blank, snapshot.clean, snapshot.says_parked = True, False, False
+            self._note(session)
 
     async def take(self, session: Session, *, parked: bool = False, wait: bool = False) -> bool:
         """Save a session; `parked` where nothing will come after it. False, and why is published, where it failed.
@@ -136,6 +141,7 @@ class Snapshots:
                     self._bus.publish(failed)
                 return False
             snapshot.taken_at, snapshot.bytes = record.taken_at, record.bytes
+            self._note(session)
             snapshot.failures = 0
             snapshot.blank, snapshot.says_parked = False, parked
             # only now, and only if nothing came meanwhile: who parks it beside us must not take it for saved
@@ -185,6 +191,13 @@ class Snapshots:
                 self._bus.publish(SnapshotFailed(session_id=session.id, owner=session.owner, detail=str(error)))
                 return
             snapshot.taken_at, snapshot.bytes, snapshot.says_parked = record.taken_at, record.bytes, parked
+            self._note(session)
+
+    def _note(self, session: Session) -> None:
+        """Its owner's quota counts what is stored of a session from the moment on that it is stored."""
+        # one that was closed meanwhile is forgotten, and must stay so
+        if session in self._table:
+            self._quotas.note_snapshot(session.owner, session.id, session.snapshot.bytes)
 
     def _says(self, session: Session, *, parked: bool) -> bool:
         snapshot = session.snapshot
@@ -290,6 +303,7 @@ class Snapshots:
             snapshot, parcel, history = await self._store.load(session.id)
         except NoSnapshot:
             session.snapshot = SnapshotState()
+            self._note(session)
             session.packages.clear()
             return ["Session restored empty: its snapshot is gone or damaged, its variables and files are lost."]
         account.adopt(session, snapshot, self._settings)

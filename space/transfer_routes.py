@@ -8,6 +8,7 @@ import hashlib
 import math
 import mimetypes
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -49,7 +50,10 @@ HEADERS = {
 _SHOWN_TYPES = re.compile(r"image/|audio/|video/|text/(plain|csv)$|application/(pdf|json|zip)$")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _STALLED = 60.0
-"""Seconds without a byte after which an upload is given up."""
+"""Seconds without a byte after which a transfer is given up."""
+_PATIENCE = 60.0
+_SLOWEST = 16 * 2**10
+"""Bytes a second that a transfer must have after the first `_PATIENCE` seconds: its session holds a place meanwhile."""
 _DRAINED = 64 * 2**20
 _DRAIN_SECONDS = 30.0
 _MAX_NAME = 200
@@ -71,6 +75,36 @@ class TransferRefused(Exception):
         super().__init__(sentence)
         self.status = status
         self.headers = headers
+
+
+class _Clock:
+    """How long one transfer has waited for its client, who may be slow but must come to an end.
+
+    Only that counts: what we take ourselves, for reading, storing or waiting for a place, is not the client's doing.
+    """
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+
+    @contextlib.asynccontextmanager
+    async def wait(self, moved: int) -> AsyncIterator[None]:
+        """Wait for the client inside; `moved` bytes have come or gone so far. Raises TimeoutError, see `sentence`."""
+        began = time.monotonic()
+        left = _PATIENCE + moved / _SLOWEST - self.waited
+        try:
+            async with asyncio.timeout(max(0.0, min(_STALLED, left))):
+                yield
+        finally:
+            self.waited += time.monotonic() - began
+
+    def sentence(self, moved: int) -> str:
+        """What was wrong, once `wait` was in vain."""
+        if self.waited < _PATIENCE + moved / _SLOWEST:
+            return f"Nothing came for {_STALLED:g} s"
+        return (
+            f"Only {moved:,} bytes came in {self.waited:.0f} s; after {_PATIENCE:g} s it must be at least "
+            f"{_SLOWEST:,} bytes a second"
+        )
 
 
 class Transfers:
@@ -225,15 +259,17 @@ class _Body:
         self._limit = limit
         self._received = 0
         self._ended = False
+        self._clock = _Clock()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Its bytes. Raises TransferRefused for too many or none for too long, ClientDisconnect where it breaks off."""
+        """Its bytes. Raises TransferRefused for too many or for too slow ones, ClientDisconnect where it breaks off."""
         while not self._ended:
             try:
-                async with asyncio.timeout(_STALLED):
+                async with self._clock.wait(self._received):
                     chunk = await self._next()
             except TimeoutError:
-                raise TransferRefused(408, f"Nothing came for {_STALLED:g} s; the file was not kept.") from None
+                said = f"{self._clock.sentence(self._received)}. The file was not kept: send it again"
+                raise TransferRefused(408, f"{said}, in smaller files if the connection is slow.") from None
             if self._received > self._limit:
                 raise TransferRefused(413, self.too_large())
             if chunk:
@@ -262,8 +298,8 @@ class _Body:
 
 
 class _Answer(StreamingResponse):
-    """A streamed answer that breaks off, instead of ending, where the bytes do: a client must not take a part for the
-    whole. `length` in bytes, None where it is not known before."""
+    """A streamed answer that breaks off, instead of ending, where the bytes do, or where the client is too slow at
+    taking them: it must not take a part for the whole. `length` in bytes, None where it is not known before."""
 
     def __init__(
         self, chunks: AsyncGenerator[bytes, None], length: int | None, status: int, headers: dict[str, str], kind: str
@@ -275,14 +311,16 @@ class _Answer(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         sent = 0
+        clock = _Clock()
         async with contextlib.aclosing(self._chunks) as chunks:
             try:
                 async for chunk in chunks:
                     if chunk:
+                        async with clock.wait(sent):
+                            await send({"type": "http.response.body", "body": chunk, "more_body": True})
                         sent += len(chunk)
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            except ExecutorError:
-                return  # the session ended under it
+            except (ExecutorError, TimeoutError):
+                return  # the session ended under it, or nobody takes the bytes
         if self._length in (None, sent):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

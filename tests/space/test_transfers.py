@@ -6,15 +6,18 @@ import asyncio
 import hashlib
 import io
 import os
+import socket
 import time
 import zipfile
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 import pytest_asyncio
 
 from executor.errors import NoSuchFile
+from space import transfer_routes
 from space.links import Grant, Links
 from space.transfer_routes import byte_range, disposition, media_type
 from tests.space.served import Served, served
@@ -209,6 +212,89 @@ async def test_a_reader_that_goes_away_lets_go_of_the_file(site: Served) -> None
         async with site.http.stream("GET", link) as answer:
             await anext(answer.aiter_raw())
     assert len((await site.http.get(link)).content) == 8 * 2**20
+
+
+async def rests(site: Served) -> None:
+    """Wait until nothing uses the session."""
+    session = site.executor._up.keeper.table.get(site.grant.session_id)
+    async with asyncio.timeout(10):
+        while session.busy:
+            await asyncio.sleep(0.05)
+
+
+async def test_an_upload_that_trickles_in_ends_with_a_sentence_and_keeps_what_was_there(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_routes, "_PATIENCE", 0.5)
+    monkeypatch.setattr(transfer_routes, "_SLOWEST", 1000)
+    await site.put("trickled.bin", b"old")
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(60):
+            yield b"x" * 10
+            await asyncio.sleep(0.1)
+
+    answer = await site.http.put(site.links.upload(site.grant, "trickled.bin"), content=body())
+    said = answer.json()["error"]
+    assert answer.status_code == 408 and "at least 1,000 bytes a second. The file was not kept: send it" in said
+    assert await site.get("trickled.bin") == b"old"
+    await rests(site)
+
+
+async def test_an_upload_of_the_slowest_rate_allowed_comes_in_and_our_own_slowness_is_not_the_clients(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_routes, "_PATIENCE", 0.5)
+    monkeypatch.setattr(transfer_routes, "_SLOWEST", 1000)
+    put = site.executor._up.backend.put_file
+
+    async def slow_put(ref: Any, path: str, chunks: AsyncIterator[bytes]) -> Any:
+        async def slowly() -> AsyncIterator[bytes]:
+            async for chunk in chunks:
+                await asyncio.sleep(0.4)
+                yield chunk
+
+        return await put(ref, path, slowly())
+
+    monkeypatch.setattr(site.executor._up.backend, "put_file", slow_put)
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 200
+            await asyncio.sleep(0.1)
+
+    answer = await site.http.put(site.links.upload(site.grant, "slow.bin"), content=body())
+    assert (answer.status_code, answer.json()) == (201, {"path": "slow.bin", "size": 2000})
+
+
+@pytest.mark.parametrize("still", [True, False])
+async def test_a_reader_that_takes_hardly_any_bytes_is_left_and_holds_the_session_no_longer(
+    site: Served, monkeypatch: pytest.MonkeyPatch, still: bool
+) -> None:
+    monkeypatch.setattr(transfer_routes, "_STALLED" if still else "_PATIENCE", 0.5)
+    monkeypatch.setattr(transfer_routes, "_SLOWEST", 2**30)
+    await site.put("long.bin", os.urandom(8 * 2**20))
+    connection = socket.socket()
+    # little of the file fits between the two
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+    with connection:
+        await loop.sock_connect(connection, ("127.0.0.1", site.port))
+        path = site.links.file(site.grant, "long.bin")
+        await loop.sock_sendall(connection, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        got = len(await loop.sock_recv(connection, 1000))
+        session = site.executor._up.keeper.table.get(site.grant.session_id)
+        assert session.busy
+        until = time.monotonic() + 5
+        while session.busy and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+            if not still:
+                got += len(await loop.sock_recv(connection, 1000))
+        assert not session.busy
+        while part := await asyncio.wait_for(loop.sock_recv(connection, 2**20), 10):
+            got += len(part)
+        assert got < 8 * 2**20, "it broke off, and the client can tell"
 
 
 # Bad input
