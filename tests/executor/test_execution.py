@@ -320,6 +320,30 @@ async def test_a_forged_frame_that_the_server_would_not_take_ends_the_worker_and
     assert (await caller.run("print(open('kept').read())")).stdout == "5\n"
 
 
+async def test_a_worker_that_is_ready_twice_is_ended(caller):
+    result = await caller.run(f"{FORGED}control.send({{'event': 'ready'}})\nimport time; time.sleep(9)", timeout=20)
+    assert result.status == "crashed", result
+    assert (await caller.run("print(1)")).stdout == "1\n"
+
+
+async def test_what_a_dead_worker_leaves_behind_cannot_keep_its_leader_busy(caller):
+    code = """
+import json, os, time
+body = json.dumps({"event": "display", "id": "x", "data": {}, "picture": None, "is_result": False}).encode()
+frames = (len(body).to_bytes(4, "big") + body) * 10_000
+writing = os.dup(control._sock.fileno())  # its own is closed in a forked child
+if os.fork() == 0:
+    while True:
+        os.write(writing, frames)
+time.sleep(0.3)
+os._exit(3)
+"""
+    async with asyncio.timeout(10):
+        result = await caller.run(f"{FORGED}{code}", timeout=30)
+        assert result.status == "crashed" and any("exit code 3" in notice for notice in result.notices), result
+        assert (await caller.run("print(1)")).stdout == "1\n"
+
+
 async def test_errors_and_notices_of_any_length_are_sent_in_short(caller):
     code = """
 from matplotlib.figure import Figure
