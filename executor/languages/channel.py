@@ -278,7 +278,8 @@ _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        message = json.loads(body, parse_constant=_refuse_constant)
+        # decoded here: given bytes, json takes UTF-16 and halves of surrogate pairs, too
+        message = json.loads(body.decode(), parse_constant=_refuse_constant)
         if _ESCAPED_SURROGATE.search(body):
             # half a surrogate pair cannot be written as UTF-8 and would fail much later, in trusted code
             message = _without_surrogates(message)
