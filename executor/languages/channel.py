@@ -26,6 +26,11 @@ MAX_ID = 200
 MAX_NAMES = 500
 """Names told of what a state holds, and of what it lost."""
 MAX_PROBLEM = 500
+MAX_ERROR = 50_000
+"""Characters of each text of an error; what an honest worker sends stays well below."""
+MAX_NOTICE = 4_000
+"""Characters of one notice."""
+PICTURE_TYPES = ("image/png", "image/webp", "image/jpeg", "image/gif")
 
 STATE_HEAD = 256 * 1024
 """Bytes of the first line of a state file, at most."""
@@ -244,8 +249,10 @@ def check_event(message: dict[str, Any]) -> Event:
             if status not in ("ok", "error", "interrupted"):
                 raise ProtocolError("A cell ended with an unknown status.")
             notices = _typed(message, "notices", list)
-            if len(notices) > MAX_NOTICES or not all(isinstance(notice, str) for notice in notices):
-                raise ProtocolError("Notices must be at most fifty sentences.")
+            if len(notices) > MAX_NOTICES or not all(
+                isinstance(notice, str) and len(notice) <= MAX_NOTICE for notice in notices
+            ):
+                raise ProtocolError(f"Notices must be at most {MAX_NOTICES} sentences.")
             return {
                 "event": "done",
                 "id": _identifier(message),
@@ -271,7 +278,8 @@ _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        message = json.loads(body, parse_constant=_refuse_constant)
+        # decoded here: given bytes, json takes UTF-16 and halves of surrogate pairs, too
+        message = json.loads(body.decode(), parse_constant=_refuse_constant)
         if _ESCAPED_SURROGATE.search(body):
             # half a surrogate pair cannot be written as UTF-8 and would fail much later, in trusted code
             message = _without_surrogates(message)
@@ -325,8 +333,11 @@ def _picture(value: Any) -> PictureData | None:
     path = value.get("path")
     if path is not None and not isinstance(path, str):
         raise ProtocolError("A picture's path is not a text.")
+    mime = _typed(value, "mime", str)
+    if mime not in PICTURE_TYPES:
+        raise ProtocolError("A picture is of no known type.")
     return {
-        "mime": _typed(value, "mime", str),
+        "mime": mime,
         "data": _typed(value, "data", str),
         "width": _number(value, "width", low=0, high=1_000_000),
         "height": _number(value, "height", low=0, high=1_000_000),
@@ -341,13 +352,11 @@ def _error(value: Any) -> ErrorData | None:
     if not isinstance(value, dict):
         raise ProtocolError("An error is not an object.")
     line = None if value.get("line") is None else _number(value, "line", low=1, high=100_000_000)
-    return {
-        "type": _typed(value, "type", str),
-        "message": _typed(value, "message", str),
-        "line": line,
-        "traceback": _typed(value, "traceback", str),
-        "hint": _typed(value, "hint", str) if "hint" in value else "",
-    }
+    kind, message, traceback = (_typed(value, key, str) for key in ("type", "message", "traceback"))
+    hint = _typed(value, "hint", str) if "hint" in value else ""
+    if max(map(len, (kind, message, traceback, hint))) > MAX_ERROR:
+        raise ProtocolError("An error is described at too great a length.")
+    return {"type": kind, "message": message, "line": line, "traceback": traceback, "hint": hint}
 
 
 def _variables(value: Any) -> list[VariableData]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from executor.languages import charts, figures
 from executor.languages.bundles import WRAPPER, clean_text, json_size, json_value, svg_words, words_for
-from executor.languages.channel import PictureData
+from executor.languages.channel import MAX_NOTICE, PictureData
 from executor.languages.charts import PLOTLY, chart_words
 from executor.languages.control import Control
 from executor.languages.digests import MAX_ITEMS
@@ -100,7 +100,9 @@ class Displays:
         return self.notices
 
     def note(self, sentence: str) -> None:
-        """Add a notice, once."""
+        """Add a notice, once; a long one without its end."""
+        if len(sentence) > MAX_NOTICE:
+            sentence = f"{sentence[: MAX_NOTICE - 1]}…"
         if sentence not in self.notices:
             self.notices.append(sentence)
 

@@ -70,9 +70,11 @@ class Source:
     suffix: str = "png"
 
     def digest(self) -> bytes:
-        """Equal for equal pixels."""
-        header = f"{self.image.mode}{self.image.size}".encode()
-        return hashlib.blake2b(header + self.image.tobytes(), digest_size=16).digest()
+        """Equal for equal pixels of the same colours: a palette's indices alone do not say what is seen."""
+        image = self.image
+        palette = image.getpalette(None)  # loads the picture, which may put its transparency into the palette
+        header = repr((image.mode, image.size, palette, image.info.get("transparency")))
+        return hashlib.blake2b(header.encode() + image.tobytes(), digest_size=16).digest()
 
 
 def decode(data: bytes) -> Source:

@@ -19,6 +19,8 @@ from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic_arguments import MagicArgumentParser
+from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
 from traitlets import Type
 from traitlets.config import Config
@@ -79,10 +81,28 @@ class Compiler(CachingCompiler):
 
     cell = 0
     _parts = 0
+    _above = 0
+    _own_next = False
 
     def begin(self, number: int) -> None:
         """Cell `number` starts."""
-        self.cell, self._parts = number, 0
+        self.cell, self._parts, self._above, self._own_next = number, 0, 0, False
+
+    def is_own(self, above: int | None) -> None:
+        """The next code is what the cell has below its first `above` lines, and not a part; None takes that back."""
+        self._above, self._own_next = above or 0, above is not None
+
+    def cache(self, transformed_code: str, number: int = 0, raw_code: str | None = None) -> str:
+        """The name of code that is about to be compiled; the lines of a part are remembered under it."""
+        if self._own_next:
+            self._own_next = False
+            return cell_name(self.cell)
+        return super().cache(transformed_code, number, raw_code)
+
+    def ast_parse(self, source: str, filename: str = "<unknown>", symbol: str = "exec") -> Any:
+        """The tree of `source`, its lines counted as in the cell where they are the cell's own."""
+        above = self._above if filename == cell_name(self.cell) else 0
+        return super().ast_parse("\n" * above + source, filename, symbol)
 
     def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
         """The next name for code that a cell runs by itself, through `get_ipython().run_cell` or a magic."""
@@ -175,6 +195,14 @@ class NotebookShell(InteractiveShell):
         _lines_of_files[name] = (sum(map(len, lines)), None, lines, name)
         self.tracebacks.sources[name] = lines
 
+    def lines_above(self, code: str) -> int | None:
+        """Lines of the running cell above the first of `code` that is not blank; None where `code` is not its end."""
+        source = "".join(self.tracebacks.sources.get(cell_name(self.compile.cell), []))
+        code = code.lstrip() and code[code.rfind("\n", 0, len(code) - len(code.lstrip())) + 1 :]
+        if not code or not source.rstrip().endswith(code.rstrip()):
+            return None
+        return source.count("\n", 0, len(source.rstrip()) - len(code.rstrip()))
+
     def remember_input(self, number: int, code: str) -> None:
         """Keep a cell's code as `In[number]`."""
         if number > MAX_INPUTS:
@@ -254,6 +282,33 @@ def _script_magic(shell: NotebookShell, name: str) -> Callable[[str, str], None]
     return run
 
 
+def _capture_magic(shell: NotebookShell) -> Callable[[str, str], None]:
+    """`%%capture`, and an error in it is the cell's: IPython's own prints it into what is captured and goes on."""
+
+    parser: Any = cast(Any, MagicArgumentParser)("%%capture")
+    parser.add_argument("output", nargs="?", default="")
+    for option in ("--no-stdout", "--no-stderr", "--no-display"):
+        parser.add_argument(option, action="store_true")
+
+    def capture(line: str, cell: str) -> None:
+        """`%%capture [--no-stdout] [--no-stderr] [--no-display] [output]`
+
+        Run the cell and keep what it prints and displays in the variable `output`; without a name it is lost.
+        """
+        options = parser.parse_argstring(line)
+        shell.compile.is_own(shell.lines_above(cell))
+        try:
+            with capture_output(not options.no_stdout, not options.no_stderr, not options.no_display) as captured:
+                result = cast(Any, shell).run_cell(cell)
+        finally:
+            shell.compile.is_own(None)
+        if options.output:
+            shell.user_ns[options.output] = captured
+        result.raise_error()
+
+    return capture
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Stop a child and what it started: softly first."""
     for number in (signal.SIGINT, signal.SIGKILL):
@@ -287,6 +342,7 @@ def make_shell(names: dict[str, Any]) -> NotebookShell:
     plain.max_seq_length = MAX_ITEMS
     for name in ("bash", "sh"):
         untyped.register_magic_function(_script_magic(shell, name), "cell", name)
+    untyped.register_magic_function(_capture_magic(shell), "cell", "capture")
     for kind in (Figure, PIL.Image.Image):
         untyped.display_formatter.ipython_display_formatter.for_type(kind, shell.show)
     sys.displayhook = shell.displayhook

@@ -17,6 +17,8 @@ from executor.languages.channel import ErrorData
 
 MAX_MESSAGE = 4_000
 """Characters kept of an exception's message."""
+MAX_NAME = 200
+"""Characters kept of an exception's type."""
 MAX_TRACEBACK = 12_000
 """Characters kept of a whole traceback."""
 SHOWN_FRAMES = 8
@@ -29,6 +31,7 @@ _TIMED = ("<timed exec>", "<timed eval>")
 _MACHINERY = (f"{Path(__file__).parent}/", f"{Path(IPython.__file__).parent}/", "<frozen ")
 """Files whose frames tell a user nothing: they run the cell."""
 _LIBRARY = re.compile(r".*/(?:site-packages|dist-packages|lib/python3\.\d+)/(.+)")
+_type_name = type.__dict__["__name__"].__get__
 _NO_KEYBOARD = "no keyboard here: a debugger cannot wait for commands; print the values instead"
 
 
@@ -64,15 +67,15 @@ class Tracebacks:
                 line = error.lineno or None
             text = "\n".join([*self._stack(frames), *self._syntax(error), *_final(error), *self._causes(error, cell)])
             return {
-                "type": type(error).__name__,
+                "type": _name(error),
                 "message": _message(error),
                 "line": line if isinstance(line, int) and line > 0 else None,
-                "traceback": _encodable(_cut(text, MAX_TRACEBACK)),
+                "traceback": _cut(_encodable(text), MAX_TRACEBACK),
                 "hint": "",
             }
         except Exception as failure:
             # exceptions are guest objects, any attribute of theirs may raise
-            name = type(error).__name__
+            name = _name(error)
             return {
                 "type": name,
                 "message": f"(the exception could not be described: {type(failure).__name__})",
@@ -221,7 +224,12 @@ def _final(error: BaseException) -> list[str]:
 
 def _headline(error: BaseException) -> str:
     message = _message(error)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{_name(error)}: {message}" if message else _name(error)
+
+
+def _name(error: BaseException) -> str:
+    # a guest's metaclass may answer anything for `__name__`
+    return _cut(_type_name(type(error)), MAX_NAME)
 
 
 def _message(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,13 @@ from executor.sandbox.notifier import explain
 from executor.sandbox.syscalls import Kind
 
 MAX_DISPLAY = 6 * 2**20
-"""Bytes of displayed values kept of one execution, so that its report fits a frame with room to spare."""
+"""Bytes that the displayed values kept of one execution may take in a frame, so that its report fits one with room to
+spare. A character outside ASCII takes six, one outside the basic plane twelve."""
 
 MAX_NESTING = wire.MAX_DEPTH - 8
 """Levels of a displayed value: what is around it in a frame nests, too."""
+
+_in_frame = json.JSONEncoder(separators=(",", ":")).encode
 
 StopReason = Literal["timeout", "interrupted", "memory", "disk"]
 
@@ -61,9 +65,14 @@ class Cell:
         """Keep a displayed value; False where it is one too many or too big."""
         if wire.deeper_than(output["data"], MAX_NESTING):
             output["data"] = {mime: value for mime, value in output["data"].items() if isinstance(value, str)}
-            self.notices.append(f"A displayed value nests over {MAX_NESTING} levels deep; only its text was kept.")
-        size = len(str(output["data"])) + len((output["picture"] or {}).get("data", ""))
-        if len(self.outputs) >= limit or self.display_size + size > MAX_DISPLAY:
+            notice = f"A displayed value nests over {MAX_NESTING} levels deep; only its text was kept."
+            if notice not in self.notices:
+                self.notices.append(notice)
+        if len(self.outputs) >= limit:
+            self.outputs_dropped += 1
+            return False
+        size = len(_in_frame(output))
+        if self.display_size + size > MAX_DISPLAY:
             self.outputs_dropped += 1
             return False
         self.display_size += size

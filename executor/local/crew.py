@@ -22,6 +22,9 @@ from executor.results import Language
 DYING = 1.0
 """Seconds in which a worker that has hung up must have ended."""
 
+_LAST_READS = 32
+"""Reads of a dead worker's socket, several times what it holds: a process left behind may write on for ever."""
+
 NAMES: dict[Language, str] = {"python": "Python", "javascript": "JavaScript", "bash": "bash"}
 
 _SIGNALS: dict[int, str] = {
@@ -187,14 +190,19 @@ class Crew:
             return
         self._hear(worker, data)
 
-    def _hear(self, worker: Worker, data: bytes) -> None:
+    def _hear(self, worker: Worker, data: bytes) -> bool:
+        """Tell what a worker sent; False where it was nonsense, which costs it its life."""
         try:
             events = worker.speaker.feed(data)
         except ProtocolError:
             self._guard.kill(worker.pid)
-            return
+            return False
         for event in events:
             if event["event"] == "ready":
+                if worker.ready:
+                    # once is all that an honest one says it, and every time costs a look at the folder
+                    self._guard.kill(worker.pid)
+                    return False
                 worker.ready = True
                 self._listener.on_ready(worker)
             elif event["event"] == "display":
@@ -204,6 +212,7 @@ class Crew:
             else:
                 self.drain(worker)
                 self._listener.on_done(worker, event)
+        return True
 
     def _on_pipe(self, worker: Worker, fd: int, stream: str, *_: bool) -> None:
         try:
@@ -223,8 +232,9 @@ class Crew:
         del self._workers[worker.language]
         self._hung_up.pop(worker.pid, None)
         # what it said before it died still counts, a result above all
-        while data := worker.receive():
-            self._hear(worker, data)
+        for _ in range(_LAST_READS):
+            if not (data := worker.receive()) or not self._hear(worker, data):
+                break
         self.drain(worker)
         for fd in worker.descriptors():
             self._loop.remove(fd)

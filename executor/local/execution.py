@@ -18,6 +18,7 @@ from executor.local.line import Line
 from executor.local.states import States
 from executor.local.stream import Stream
 from executor.local.transfers import file_json
+from executor.local.wire import FrameError
 from executor.local.worker import Worker
 from executor.local.workspace import Workspace
 from executor.results import Language, Status
@@ -28,6 +29,9 @@ FLUSH_EVERY = 0.05
 """Seconds between two parts of streamed output: short cells answer in one frame, long ones feel live."""
 
 MAX_FILES_REPORTED = 100
+
+MAX_CHARS_KEPT = 10_000
+"""Characters of each text in a report that would not fit a frame otherwise."""
 
 _NEVER = float("inf")
 
@@ -257,8 +261,12 @@ class Execution:
             files=[file_json(info) for info in changes[:MAX_FILES_REPORTED]],
             refused=refused,
         )
-        message = {"event": "finished", "id": cell.id, "result": result}
-        self._line.tell({**message, "limits": cell.limits, "replaced": cell.replaced})
+        message = {"event": "finished", "id": cell.id, "limits": cell.limits, "replaced": cell.replaced}
+        try:
+            self._line.tell({**message, "result": result})
+        except FrameError:
+            # whatever made it too long, it costs this report's contents, never the session
+            self._line.tell({**message, "result": _without_bulk(result)})
 
     def _stop(self, cell: Cell, reason: StopReason) -> None:
         """The soft stop; the hard one follows after the grace."""
@@ -332,3 +340,23 @@ class Execution:
             self._finish(cell, "memory", code)
             return
         self._finish(cell, "crashed", code)
+
+
+def _without_bulk(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result that fits a frame whatever is in it: the ends of what was printed, its error in short, a notice."""
+    error = result["error"]
+    return {
+        **result,
+        "stdout": result["stdout"][-MAX_CHARS_KEPT:],
+        "stderr": result["stderr"][-MAX_CHARS_KEPT:],
+        "outputs": [],
+        "files": [],
+        "error": error
+        and {key: value[:MAX_CHARS_KEPT] if isinstance(value, str) else value for key, value in error.items()},
+        "truncated": True,
+        "notices": [
+            "The result was too large to be sent: displayed values, the list of files, notices and variables are left "
+            f"out, and of each stream all but the last {MAX_CHARS_KEPT:,} characters."
+        ],
+        "variables": [],
+    }

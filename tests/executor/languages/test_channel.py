@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.languages.channel import MAX_FRAME, Decoder, ProtocolError, check_event, encode
+from executor.languages.channel import MAX_ERROR, MAX_FRAME, MAX_NOTICE, Decoder, ProtocolError, check_event, encode
 from executor.languages.javascript import JavaScript
 
 DONE: dict[str, Any] = {
@@ -59,12 +59,17 @@ def test_good_events_pass_unchanged() -> None:
         {"notices": "no"},
         {"notices": [1]},
         {"notices": ["n"] * 51},
+        {"notices": ["n" * (MAX_NOTICE + 1)]},
         {"variables": {}},
         {"variables": [1]},
         {"variables": [DONE["variables"][0]] * 51},
         {"variables": [{**DONE["variables"][0], "name": "n" * 201}]},
         {"variables": [{**DONE["variables"][0], "change": "gone"}]},
         {"error": {**DONE["error"], "hint": 5}},
+        {"error": {**DONE["error"], "type": "x" * (MAX_ERROR + 1)}},
+        {"error": {**DONE["error"], "message": "x" * (MAX_ERROR + 1)}},
+        {"error": {**DONE["error"], "traceback": "x" * (MAX_ERROR + 1)}},
+        {"error": {**DONE["error"], "hint": "x" * (MAX_ERROR + 1)}},
         {"error": []},
         {"error": {"type": "T"}},
         {"error": {**DONE["error"], "line": 0}},
@@ -87,6 +92,8 @@ def test_a_wrong_end_of_a_cell_is_refused(change: dict[str, Any]) -> None:
         {"picture": {**PICTURE, "data": b"".hex}},
         {"picture": {**PICTURE, "width": -1}},
         {"picture": {**PICTURE, "path": 4}},
+        {"picture": {**PICTURE, "mime": "x"}},
+        {"picture": {**PICTURE, "mime": "image/svg+xml"}},
     ],
 )
 def test_a_wrong_display_is_refused(change: dict[str, Any]) -> None:
@@ -105,6 +112,9 @@ def test_a_wrong_display_is_refused(change: dict[str, Any]) -> None:
         b'{"a":NaN}',
         b'{"a":Infinity}',
         b"\xff\xfe",
+        b'{"a":"\xed\xa0\x80"}',
+        '{"a":"\\ud800"}'.encode("utf-16-le"),
+        '{"a":"\\ud800"}'.encode("utf-32"),
         b"[" * 200_000,
         b"9" * 10_000,
         b"",

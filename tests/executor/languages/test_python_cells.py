@@ -131,6 +131,59 @@ def test_cell_magics_work(shared):
     assert shared.run("caught.stdout, len(caught.outputs)").result == "('x\\n', 1)"
 
 
+def test_an_error_below_capture_is_the_cells(worker):
+    worker.run("def f():\n    return 1 / 0")
+    cell = worker.run("%%capture out\nprint('before')\nif True:\n    f()\nprint('after')")
+    assert (cell.done["status"], cell.out, cell.err) == ("error", "", "")
+    assert (cell.error["type"], cell.error["line"]) == ("ZeroDivisionError", 4)
+    assert cell.error["traceback"].splitlines() == [
+        "Traceback (most recent call last):",
+        "  cell 2, line 1",
+        "  > 1 %%capture out",
+        "  cell 2, line 4",
+        "  > 4     f()",
+        "  cell 1, line 2, in f",
+        "    1 def f():",
+        "  > 2     return 1 / 0",
+        "ZeroDivisionError: division by zero",
+    ]
+    assert worker.run("print(out.stdout)").out == "before\n\n"
+    assert worker.run("import sys\nprint(1)\n2").out == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "line"),
+    [
+        ("%%capture\nx = (", "SyntaxError", 2),
+        ("\n%%capture\n\n  \n  y = 1\n  1 / 0\n\n", "ZeroDivisionError", 6),
+        ("%%time\n%%capture out\n1 / 0", "ZeroDivisionError", 3),
+        ("%%capture\nimport asyncio\nawait asyncio.sleep(0)\n{}['a']", "KeyError", 4),
+        ("1\nget_ipython().run_cell_magic('capture', '', '1 / 0')", "ZeroDivisionError", 2),
+        ("%%capture --none\n1", "UsageError", 1),
+    ],
+)
+def test_the_line_of_an_error_below_capture_is_that_of_the_cell(shared, code, kind, line):
+    error = shared.run(code).error
+    assert (error["type"], error["line"]) == (kind, line)
+    # and nothing of it is left for code that comes next
+    assert shared.run("\n\n1 / 0").error["line"] == 3
+    assert "part 1, line 1" in shared.run("get_ipython().run_cell('1 / 0')").err
+
+
+def test_capture_lets_through_what_it_is_told_to(shared):
+    code = "import sys\nprint(1)\nprint(2, file=sys.stderr)\ndisplay(3)"
+    for options, wanted in {
+        "": ("", "", []),
+        "--no-stdout": ("1\n", "", []),
+        "--no-stderr": ("", "2\n", []),
+        "--no-display": ("", "", ["3"]),
+    }.items():
+        cell = shared.run(f"%%capture {options}\n{code}")
+        assert (cell.out, cell.err, cell.texts) == wanted
+    assert shared.run("%%capture out\n5;").done["status"] == "ok"
+    assert shared.run("out.stdout").result == "''"
+
+
 def test_shell_commands_work(shared):
     cell = shared.run("!echo out; echo err >&2; exit 3")
     assert (cell.out, cell.err) == ("out\n", "err\n")

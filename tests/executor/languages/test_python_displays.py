@@ -209,6 +209,24 @@ def test_an_object_with_a_form_but_no_words_gets_some(shared):
     assert cell.result == "a 1<2\nb"
 
 
+@pytest.mark.parametrize("form", ["image", "file"])
+def test_pictures_that_differ_in_their_colours_alone_are_two(worker, form):
+    cell = worker.run(
+        "import io\nfrom PIL import Image as Pictures\nfrom IPython.display import Image\n"
+        "def show(colours, **options):\n"
+        "    picture = Pictures.new('P', (8, 8), 1)\n    picture.putpalette(colours)\n"
+        "    picture.info.update(options)\n"
+        f"    if {form!r} == 'image':\n        display(picture)\n        return\n"
+        "    file = io.BytesIO()\n    picture.save(file, 'PNG', **options)\n    display(Image(file.getvalue()))\n"
+        "show([0, 0, 0, 255, 0, 0])\nshow([0, 0, 0, 0, 0, 255])\nshow([0, 0, 0, 255, 0, 0], transparency=1)\n"
+        "show([0, 0, 0, 255, 0, 0])\nshow([0, 0, 0, 255, 0, 0], transparency=1)"
+    )
+    assert [picture["path"] for picture in cell.pictures] == ["plots/1.png", "plots/2.png", "plots/3.png"]
+    assert ["(the same picture as plots/" in text for text in cell.texts] == [False] * 3 + [True] * 2
+    shown = [Image.open(io.BytesIO(base64.b64decode(picture["data"]))) for picture in cell.pictures]
+    assert [each.convert("RGB").getpixel((0, 0)) for each in shown[:2]] == [(255, 0, 0), (0, 0, 255)]
+
+
 def test_an_svg_is_kept_as_a_file_once(worker):
     cell = worker.run(
         'from IPython.display import SVG\nsvg = \'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30">'
