@@ -213,6 +213,8 @@ class Execution:
 
     def _hand_over(self, worker: Worker, cell: Cell) -> None:
         cell.sent = True
+        # what was lost while the state was taken over, which was after the cell had come
+        cell.notices += self._states.notices()
         self._journal.note(cell)
         self._crew.send(worker, worker.speaker.execute(cell.id, cell.code, cell.number))
         cell.code = ""

@@ -59,6 +59,18 @@ async def test_a_worker_that_crashes_is_replaced_by_one_with_the_variables_of_th
         assert (await run(executor, "print(x)", **A)).stdout == "1\n"
 
 
+async def test_what_a_language_loses_when_it_is_first_used_is_told_by_that_cell_and_only_once(settings):
+    async with Executor(settings(max_sessions=1)) as executor:
+        made = "require('fs').writeFileSync('m.js', 'exports.x = 1'); const m = require('./m'), other = 2"
+        await run(executor, made, "javascript", **A)
+        await run(executor, "1", owner="b")
+        await run(executor, "echo 'throw new Error(1)' > m.js", "bash", **A)
+        first = await run(executor, "typeof m === 'undefined' ? 'fresh start' : m.x", "javascript", **A)
+        assert first.status == "ok" and "fresh start" in str(first.outputs), first
+        assert " ".join(first.notices).count("could not") == 1 and "m" in first.notices[0], first.notices
+        assert (await run(executor, "1", "javascript", **A)).notices == ()
+
+
 KILLED = """
 import asyncio, json, os, signal, sys
 from executor import Executor, Settings
