@@ -17,7 +17,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from executor.languages import openfiles
+from executor.languages import openfiles, ownmodules
 from executor.languages.channel import MAX_PROBLEM, LostName, ProtocolError
 from executor.languages.copying import NAME_SECONDS, alarm, in_copy
 from executor.languages.pickling import StatePickler
@@ -80,7 +80,8 @@ class State:
         cells = self._cells()
         extra = self._surroundings.collect()
         lost: list[LostName] = []
-        sink.leave_room([name for _, _, name in kept])
+        beside = self._lost_beside()
+        sink.leave_room([name for _, _, name in kept] + [entry["name"] for entry in beside])
         pickler = StatePickler(sink, self._standing(), self._folder)
         pickler.dump((extra, cells))
         names: list[str] = []
@@ -96,7 +97,19 @@ class State:
                     {"name": name, "type": type_name(type(value)), "reason": reason, "cell": cell_of(cells, key)}
                 )
         pickler.dump(None)
-        sink.finish(names, [*lost], versions(pickler.packages))
+        sink.finish(names, [*lost, *beside], versions(pickler.packages))
+
+    def _lost_beside(self) -> list[LostName]:
+        """What is no variable and does not come back."""
+        found: list[LostName] = []
+        with alarm() as clock:
+            # the guest may have broken whatever this looks at
+            for tell in (lambda: ownmodules.changed(self._folder), self._surroundings.lost):
+                with suppress(BaseException):
+                    clock(NAME_SECONDS)
+                    found += tell()
+                clock(0)
+        return found
 
     def _dump_one(
         self, pickler: StatePickler, sink: Sink, key: Any, value: Any, clock: Callable[[float], None]

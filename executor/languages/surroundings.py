@@ -10,7 +10,7 @@ import random
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
+from executor.languages.channel import LostName
+from executor.languages.reasons import bounded
 from executor.languages.shell import NotebookShell
 
 MAX_SOURCES = 300_000
@@ -58,6 +60,29 @@ class Surroundings:
             except Exception:  # noqa: S112  the guest may have broken any library
                 continue
         return found
+
+    def lost(self) -> list[LostName]:
+        """What the guest has set up and a fresh worker lacks: what takes the messages of loggers, as it is not kept."""
+        known = _DEFAULTS["handlers"]
+        added = [
+            name
+            for name, handlers in _handlers()
+            if any(handler not in known for handler in handlers) and not self._is_of_a_library(name)
+        ]
+        if not added:
+            return []
+        which = " and ".join(f"of {name!r}" if name else "of the root logger" for name in added[:3])
+        more = f" and of {len(added) - 3} more" if len(added) > 3 else ""
+        reason = f"handlers {which}{more}; call logging.basicConfig(...) or run the cell that added them again"
+        return [{"name": "(logging)", "type": "Handler", "reason": bounded(reason), "cell": None}]
+
+    def _is_of_a_library(self, logger: str) -> bool:
+        """Whether a logger is one of an installed package, which adds its handlers whenever it is imported."""
+        name = logger.partition(".")[0]
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if name == "__main__" or not isinstance(path, str):
+            return False
+        return not path.startswith(f"{self._folder}/") or path.startswith(f"{self._folder}/.packages/")
 
     def apply(self, saved: Mapping[str, bytes], *, early: bool) -> None:
         """Take over parts: those that imports and files depend on are `early`, the others come after the variables."""
@@ -246,6 +271,14 @@ def _levels() -> dict[str, int]:
     return levels | {"": logging.root.level}
 
 
+def _handlers() -> Iterator[tuple[str, list[logging.Handler]]]:
+    """The handlers that say or write something, by the name of their logger, which is empty for the root's."""
+    yield "", logging.root.handlers
+    for name, logger in sorted(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger):
+            yield name, [handler for handler in logger.handlers if type(handler) is not logging.NullHandler]
+
+
 _DEFAULTS: dict[str, Any] = {}
 
 
@@ -260,4 +293,5 @@ def note_defaults() -> None:
         decimal={name: getattr(context, name) for name in _DECIMAL},
         limit=sys.getrecursionlimit(),
         levels=_levels(),
+        handlers=[handler for _, handlers in _handlers() for handler in handlers],
     )

@@ -152,7 +152,10 @@ class Execution:
 
     def on_ready(self, worker: Worker) -> None:
         """A worker has its state, or needs none: give it the cell that waits for it."""
-        if (cell := self._cell) and cell.language == worker.language and not cell.sent:
+        cell = self._cell
+        if cell is None or cell.language != worker.language or cell.sent or self._states.is_restoring(worker):
+            return
+        if cell.stop is None:
             self._hand_over(worker, cell)
 
     def on_display(self, worker: Worker, event: channel.Display) -> None:
@@ -217,6 +220,8 @@ class Execution:
 
     def _hand_over(self, worker: Worker, cell: Cell) -> None:
         cell.sent = True
+        # what was lost while the state was taken over, which was after the cell had come
+        cell.notices += self._states.notices()
         self._journal.note(cell)
         self._crew.send(worker, worker.speaker.execute(cell.id, cell.code, cell.number))
         cell.code = ""
@@ -273,8 +278,10 @@ class Execution:
         cell.stop = reason
         cell.hard_at = time.monotonic() + self._settings.interrupt_grace
         worker = self._crew.known(cell.language)
-        if worker is None or not cell.sent:
-            self._states.give_up(cell.language)
+        if not cell.sent and self._states.stop_loading(cell.language, starved=reason == "memory"):
+            # the worker's death ends the cell: only then is it known what becomes of its state
+            cell.hard_at = _NEVER
+        elif worker is None or not cell.sent:
             self._conclude_stop(cell, None, kept=True)
         elif (message := worker.speaker.interrupt()) is not None:
             self._crew.send(worker, message)
@@ -324,9 +331,13 @@ class Execution:
 
     def _on_crash(self, cell: Cell, death: Death) -> None:
         name = NAMES[death.language]
+        if not cell.sent:
+            # it had its state to take over, still
+            cell.notices += self._states.notices()
         if cell.stop:
             cell.replaced = f"{cell.stop}: {death.cause}"
-            cell.notices.append(f"The {name} process did not stop by itself and was ended. {death.kept}")
+            if cell.sent:
+                cell.notices.append(f"The {name} process did not stop by itself and was ended. {death.kept}")
             self._conclude_stop(cell, None, kept=False)
             return
         cell.replaced = death.cause

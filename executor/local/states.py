@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from executor.errors import Busy, ExecutorError
 from executor.languages import channel
@@ -27,9 +28,25 @@ RESTORE_SECONDS = 30.0
 SHOWN = 8
 """Names in a sentence."""
 
+_STARVED = "The session had no memory left while they were loaded."
+
 _NEVER = float("inf")
 
 Reply = Callable[[list[State] | ExecutorError], None]
+
+
+@dataclass(slots=True)
+class _Loading:
+    """A worker's taking over of its state: until when, monotonic seconds, and what the folder looked like before.
+
+    `ended` says why it is being ended, empty while it is not; `again`, whether that alone does not cost the state.
+    """
+
+    language: Language
+    until: float
+    folder: int | None
+    ended: str = ""
+    again: bool = False
 
 
 class States:
@@ -60,8 +77,10 @@ class States:
         self._restless: set[Language] = set()
         self._changed: dict[Language, int] = {}
         self._saving: Saving | None = None
-        # by pid of a worker: what it takes over, until when, and what the folder looked like before
-        self._restoring: dict[int, tuple[Language, float, int | None]] = {}
+        # by pid of a worker
+        self._restoring: dict[int, _Loading] = {}
+        # the languages whose good state was being loaded once already when the cell that waited for it was stopped
+        self._stopped: set[Language] = set()
         self._awaited: tuple[Language, Reply] | None = None
         self._notices: list[str] = []
 
@@ -69,22 +88,38 @@ class States:
 
     def next_step(self) -> float:
         """When `step` is due, monotonic seconds."""
-        due = min((until for _, until, _ in self._restoring.values()), default=_NEVER)
+        due = min((loading.until for loading in self._restoring.values()), default=_NEVER)
         return due if self._saving is None or self._saving.over else min(due, self._saving.next)
 
     def step(self, now: float) -> None:
         """Go on with what is being saved, and end who does not come to an end with taking over a state."""
         if self._saving is not None:
             self._saving.step(now)
-        for language in [language for language, until, _ in self._restoring.values() if now >= until]:
-            self.give_up(language)
+        for loading in self._restoring.values():
+            if now >= loading.until:
+                self._end(loading, f"Loading them took over {RESTORE_SECONDS:g} s.", again=False)
 
-    def give_up(self, language: Language) -> None:
-        """End a worker that takes its state over: what it has loaded by now may be anything. The next starts empty."""
-        for pid, (restoring, _, folder) in self._restoring.items():
-            if restoring == language:
-                self._restoring[pid] = language, _NEVER, folder
-                self._crew.kill(language)
+    def stop_loading(self, language: Language, *, starved: bool) -> bool:
+        """End the worker that takes the language's state over, as the cell that waits for it is stopped; False where
+        none does. What it has loaded by now may be anything, and a state that hangs must not hold the session.
+
+        The state is kept for one more try, unless it `starved` the session. Its death adds to the notices what became
+        of it.
+        """
+        loading = next((loading for loading in self._restoring.values() if loading.language == language), None)
+        if loading is None:
+            return False
+        if starved:
+            self._end(loading, _STARVED, again=False)
+        else:
+            self._end(loading, "Loading them was stopped for the second time.", again=language not in self._stopped)
+        return True
+
+    def _end(self, loading: _Loading, why: str, *, again: bool) -> None:
+        loading.until = _NEVER
+        if not loading.ended:
+            loading.ended, loading.again = why, again
+        self._crew.kill(loading.language)
 
     def reaped(self, pids: set[int]) -> None:
         """Children of the leader's have ended."""
@@ -144,6 +179,10 @@ class States:
         files: list[State] = []
         for language, number in changed.items():
             worker = self._crew.known(language)
+            if worker is not None and self.is_restoring(worker):
+                # it has run no cell yet: what it takes over is saved, and a load that hangs must not cost that
+                self._changed[language] = number
+                continue
             if language == "bash" or (worker is not None and worker.ready):
                 order.append((language, number))
             elif language not in self._good:
@@ -179,6 +218,7 @@ class States:
         self._saving.step(time.monotonic())
 
     def _keep(self, state: State) -> None:
+        self._stopped.discard(state.language)
         if state.head is not None and state.language != "bash":
             self._good[state.language] = state
         else:
@@ -230,7 +270,7 @@ class States:
         if order is None:
             return True
         folder = self._workspace.fingerprint()
-        self._restoring[worker.pid] = worker.language, time.monotonic() + RESTORE_SECONDS, folder
+        self._restoring[worker.pid] = _Loading(worker.language, time.monotonic() + RESTORE_SECONDS, folder)
         self._crew.send(worker, order)
         return False
 
@@ -240,10 +280,12 @@ class States:
 
     def on_restored(self, worker: Worker, event: channel.Restored) -> None:
         """A worker has taken over its state, or failed to."""
-        restoring = self._restoring.pop(worker.pid, None)
-        if restoring is None:
+        loading = self._restoring.get(worker.pid)
+        if loading is None or loading.ended:
+            # one that is being ended is of no more use; its death tells what became of the state
             return
-        self._note_loading(restoring[2])
+        del self._restoring[worker.pid]
+        self._note_loading(loading.folder)
         if event["id"] != str(worker.pid):
             return
         if event["problem"]:
@@ -256,6 +298,7 @@ class States:
         head = StateHead(tuple(event["names"]), (*state.head.lost, *more), "", state.head.versions)
         taken = self._good[worker.language] = State(worker.language, head, cell=state.cell)
         taken.at = state.at
+        self._stopped.discard(worker.language)
         if more and not self._is_awaited(worker.language):
             self._notices.append(f"{NAMES[worker.language]} could not take over all of its state; {_lost(more)}")
         self._answer(taken)
@@ -265,9 +308,16 @@ class States:
 
         `starve`: it was its variables that took too much memory, so they must not come back.
         """
-        if (restoring := self._restoring.pop(worker_pid, None)) is not None:
-            self._note_loading(restoring[2])
-            self._fail(language, "The process ended while it took over its state.")
+        if (loading := self._restoring.pop(worker_pid, None)) is not None:
+            self._note_loading(loading.folder)
+            if loading.again and not starve:
+                self._stopped.add(language)
+                self._notices.append(
+                    f"The variables of {NAMES[language]} were being loaded then: they are kept and loaded once more."
+                )
+            else:
+                ended = _STARVED if starve else loading.ended
+                self._fail(language, ended or "The process ended while it took over its state.")
             return ""
         if starve:
             self._drop(language)
@@ -303,6 +353,7 @@ class States:
             self._notices.append(f"The variables of {NAMES[language]} could not be brought back: {problem}")
 
     def _drop(self, language: Language) -> None:
+        self._stopped.discard(language)
         self._told.pop(language, None)
         if self._good.pop(language, None) is not None:
             remove(self._workspace, state_path(language))

@@ -10,7 +10,7 @@ import pytest
 
 from executor import Executor
 from executor.events import SnapshotFailed, SnapshotTaken
-from tests.executor.conftest import run, zygotes
+from tests.executor.conftest import run, saved, zygotes
 from tests.executor.crowd import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -177,11 +177,76 @@ async def test_a_state_that_hangs_when_it_is_loaded_again_costs_itself_and_not_t
         )
         await run(executor, "1", owner="b", conversation="1")
         await run(executor, "echo 'for (;;) {}' > m.js", "bash", **A)
-        result = await executor.execute("m.x", language="javascript", timeout=2, **A)
-        assert result.status == "timeout"
+        first = await run(executor, "m.x", "javascript", timeout=2, **A)
+        told = " ".join(first.notices)
+        assert first.status == "timeout" and "kept and loaded once more" in told and "lost" not in told, told
+        second = await run(executor, "m.x", "javascript", timeout=2, **A)
+        told = " ".join(second.notices)
+        assert second.status == "timeout" and "could not be brought back" in told and "second time" in told, told
+        assert "kept" not in told, told
         again = await run(executor, "1 + 1", "javascript", **A)
-        assert again.status == "ok" and "could not be brought back" in " ".join(again.notices)
+        assert again.status == "ok" and again.notices == ()
         assert (await run(executor, "print(kept)", **A)).stdout == "1\n"
+
+
+HANGS_ONCE = """
+echo 'const fs = require("fs"); const first = !fs.existsSync("seen"); fs.writeFileSync("seen", ""); exports.x = 1
+for (; first;) {}' > m.js
+"""
+
+
+@pytest.mark.parametrize("how", ["timeout", "interrupted"])
+async def test_a_cell_that_is_stopped_while_its_variables_are_loaded_does_not_cost_them(settings, how):
+    async with Executor(settings(max_sessions=1)) as executor:
+        made = "require('fs').writeFileSync('m.js', 'exports.x = 1'); const m = require('./m'), other = 2"
+        await run(executor, made, "javascript", **A)
+        await run(executor, "1", owner="b", conversation="1")
+        await run(executor, HANGS_ONCE, "bash", **A)
+        if how == "timeout":
+            stopped = await run(executor, "other", "javascript", timeout=2, **A)
+        else:
+            session, execution = await executor.start_execution("other", language="javascript", **A)
+            async with asyncio.timeout(20):
+                while not any(file.path == "seen" for file in await executor.list_files(session, **A)):
+                    await asyncio.sleep(0.05)
+            await executor.interrupt(session_id=session, **A)
+            stopped = await executor.wait(session_id=session, execution_id=execution, patience=20, **A)
+        told = " ".join(stopped.notices)
+        assert stopped.status == how and "kept and loaded once more" in told and "lost" not in told, stopped
+        # what is saved now has them, too
+        await saved(executor)
+        loaded = await run(executor, "[m.x, other]", "javascript", **A)
+        assert "[ 1, 2 ]" in str(loaded.outputs) and loaded.notices == (), loaded
+        await run(executor, "1", owner="b", conversation="1")
+        assert "[ 1, 2 ]" in str((await run(executor, "[m.x, other]", "javascript", **A)).outputs)
+
+
+async def test_a_python_that_hangs_once_when_it_starts_anew_has_its_variables_in_the_end(settings):
+    async with Executor(settings()) as executor:
+        await run(executor, "open('slow.py', 'w').write('x = 1')\nimport slow\nkept = slow.x", **A)
+        await saved(executor)
+        code = "import os, time; first = not os.path.exists('seen'); open('seen', 'w').close()"
+        await run(executor, f'echo "{code}; time.sleep(60 * first)" > slow.py', "bash", **A)
+        await run(executor, "import os; os.abort()", **A)
+        stopped = await run(executor, "kept", timeout=1, **A)
+        assert stopped.status == "timeout" and "kept and loaded once more" in " ".join(stopped.notices), stopped
+        loaded = await run(executor, "print(kept)", **A)
+        assert loaded.stdout == "1\n" and loaded.notices == (), loaded
+
+
+async def test_a_state_whose_loading_takes_all_memory_is_lost_and_its_cell_says_so(settings):
+    async with Executor(settings(max_sessions=1, session_memory_mb=600)) as executor:
+        made = "require('fs').writeFileSync('m.js', 'exports.x = 1'); const m = require('./m')"
+        await run(executor, made, "javascript", **A)
+        await run(executor, "1", owner="b", conversation="1")
+        greedy = "const all = []; for (;;) all.push(Buffer.alloc(1 << 24, 1))"
+        await run(executor, f"echo '{greedy}' > m.js", "bash", **A)
+        result = await run(executor, "m.x", "javascript", **A)
+        told = " ".join(result.notices)
+        assert result.status == "memory" and "could not be brought back" in told and "no memory left" in told, result
+        assert "kept" not in told
+        again = await run(executor, "typeof m", "javascript", **A)
+        assert "undefined" in str(again.outputs) and again.notices == ()
 
 
 async def test_a_parked_session_whose_store_was_cut_goes_on_and_says_what_is_lost(settings, tmp_path):

@@ -81,6 +81,32 @@ async def test_a_worker_that_crashes_is_replaced_by_one_with_the_variables_of_th
         assert (await run(executor, "print(x)", **A)).stdout == "1\n"
 
 
+async def test_what_a_language_loses_when_it_is_first_used_is_told_by_that_cell_and_only_once(settings):
+    async with Executor(settings(max_sessions=1)) as executor:
+        made = "require('fs').writeFileSync('m.js', 'exports.x = 1'); const m = require('./m'), other = 2"
+        await run(executor, made, "javascript", **A)
+        await run(executor, "1", owner="b")
+        await run(executor, "echo 'throw new Error(1)' > m.js", "bash", **A)
+        first = await run(executor, "typeof m === 'undefined' ? 'fresh start' : m.x", "javascript", **A)
+        assert first.status == "ok" and "fresh start" in str(first.outputs), first
+        assert " ".join(first.notices).count("could not") == 1 and "m" in first.notices[0], first.notices
+        assert (await run(executor, "1", "javascript", **A)).notices == ()
+
+
+async def test_what_python_holds_outside_of_its_variables_is_said_to_be_lost_when_it_is(settings):
+    async with Executor(settings(max_sessions=1)) as executor:
+        await run(executor, "%%writefile cfg.py\nTHRESHOLD = 1", **A)
+        await run(executor, "%%writefile plain.py\ndef double(n):\n    return 2 * n", **A)
+        await run(
+            executor, "import cfg, plain, logging; cfg.THRESHOLD = 5; logging.basicConfig(level=logging.INFO)", **A
+        )
+        await run(executor, "1", owner="b")
+        result = await run(executor, "print(cfg.THRESHOLD, plain.double(2), logging.root.handlers)", **A)
+        said = " ".join(result.notices)
+        assert result.stdout == "1 4 []\n" and "./cfg.py (loaded anew" in said and "basicConfig" in said, result
+        assert "plain.py" not in said
+
+
 KILLED = """
 import asyncio, json, os, signal, sys
 from executor import Executor, Settings

@@ -92,3 +92,147 @@ def test_nothing_that_loading_prints_leaves_the_worker(zygote, tmp_path):
     cell = worker.run("print('mine')")
     assert (cell.out, cell.err) == ("mine\n", "")
     worker.close()
+
+
+def lost_by(zygote, folder, *codes):
+    """What a save tells as lost after these cells: reasons by name."""
+    worker = zygote.fork(folder)
+    for code in codes:
+        assert worker.run(code).status == "ok", code
+    head = worker.save()
+    assert head.problem == ""
+    worker.close()
+    return {entry["name"]: entry["reason"] for entry in head.lost}
+
+
+HELPER = """
+import functools, json, logging, re, dataclasses, enum, typing
+from math import pi, sqrt as root
+from dataclasses import dataclass, field
+log = logging.getLogger(__name__)
+WEEK = 7 * 24
+OPTIONS = {"a": [1, (2, -3.5)], "b": {"x"}}
+PATTERN = re.compile("x")
+class Color(enum.Enum):
+    RED = 1
+class Pair(typing.NamedTuple):
+    a: int
+    b: str = "x"
+@dataclass(slots=True)
+class Point:
+    x: int = 0
+    l: list = field(default_factory=list)
+    def both(self):
+        return self.x, self.l
+class Plain:
+    LIMIT = 5
+    count: int = 0
+    @property
+    def size(self):
+        return 1
+    @classmethod
+    def make(cls):
+        return cls()
+class Below(Plain):
+    LIMIT = 6
+@functools.cache
+def slow(n):
+    return n
+def decorated(f):
+    @functools.wraps(f)
+    def inner(*args):
+        return f(*args)
+    return inner
+@decorated
+def double(n):
+    return 2 * n
+"""
+CHANGED_MODULES = {
+    "value": "helper.WEEK = 5",
+    "filled": "helper.OPTIONS['a'].append(4)",
+    "new": "helper.cache = {}",
+    "class": "helper.Plain.count += 1",
+    "inherited": "helper.Below.LIMIT = 7",
+    "function": "helper.double = lambda n: 3 * n",
+    "method": "helper.Plain.make = lambda: 5",
+    "attribute": "helper.double.calls = 3",
+    "gone": "del helper.WEEK",
+}
+
+
+def test_a_plain_module_from_the_sessions_own_files_is_not_said_to_be_lost(zygote, tmp_path):
+    (tmp_path / "helper.py").write_text(HELPER)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("from .inner import X, f\n")
+    (tmp_path / "package" / "inner.py").write_text("X = 1\ndef f():\n    return X\n")
+    code = (
+        "import helper, package\nhelper.slow(1), helper.double(2), helper.Point(), helper.Plain().size, helper.root(4)"
+    )
+    assert lost_by(zygote, tmp_path, code) == {}
+
+
+@pytest.mark.parametrize("how", CHANGED_MODULES)
+def test_a_module_from_the_sessions_own_files_that_was_changed_is_told_once(zygote, tmp_path, how):
+    (tmp_path / "helper.py").write_text(HELPER)
+    lost = lost_by(zygote, tmp_path, "import helper, helper as again", CHANGED_MODULES[how])
+    assert lost == {"./helper.py": "loaded anew: what it had changed within itself"}
+
+
+def test_of_a_module_whose_values_are_not_written_out_or_that_was_edited_nothing_is_known(zygote, tmp_path):
+    (tmp_path / "made.py").write_text("import time\nnow = time.time()\n")
+    (tmp_path / "edited.py").write_text("X = 1\n")
+    (tmp_path / "broken.py").write_text("X = 1\n")
+    (tmp_path / "piped.py").write_text("X = 1\n")
+    (tmp_path / ".packages").mkdir()
+    (tmp_path / ".packages" / "installed.py").write_text("X = 1\n")
+    code = """
+import sys, os; sys.path.append('.packages'); import made, edited, broken, piped, installed
+installed.X = 2
+open('edited.py', 'w').write('X = 2'); open('broken.py', 'w').write('(')
+os.unlink('piped.py'); os.mkfifo('piped.py')
+"""
+    assert set(lost_by(zygote, tmp_path, code)) == {"./made.py", "./edited.py", "./broken.py", "./piped.py"}
+
+
+def test_handlers_of_loggers_are_said_to_be_lost_and_how_to_get_them_again(zygote, tmp_path):
+    (folder := tmp_path / "root").mkdir()
+    lost = lost_by(zygote, folder, "import logging\nlogging.basicConfig(level=logging.INFO)")
+    assert set(lost) == {"(logging)"} and "the root logger" in lost["(logging)"] and "basicConfig" in lost["(logging)"]
+    (folder := tmp_path / "named").mkdir()
+    for name in ("mine", "__main__"):
+        lost = lost_by(
+            zygote, folder, f"import logging\nlogging.getLogger({name!r}).addHandler(logging.StreamHandler())"
+        )
+        assert set(lost) == {"(logging)"} and f"of {name!r}" in lost["(logging)"]
+    code = "import logging\nlogging.getLogger('mine').addHandler(logging.NullHandler())\nlogging.getLogger('mine').setLevel(10)"
+    assert lost_by(zygote, folder, code) == {}
+    # as libraries do when they are imported, which the fresh worker does, too
+    code = "import logging, matplotlib\nlogging.getLogger('matplotlib.x').addHandler(logging.StreamHandler())"
+    assert lost_by(zygote, folder, code) == {}
+
+
+def test_whatever_the_guest_does_to_its_modules_and_loggers_its_variables_are_saved(zygote, tmp_path):
+    (tmp_path / "odd.py").write_text("X = [1]\n")
+    code = """
+import sys, logging, odd
+class Odd(type(sys)):
+    def __getattribute__(self, name): raise KeyboardInterrupt
+class Same:
+    def __eq__(self, other): raise SystemExit
+    def __hash__(self): return 0
+    @property
+    def __module__(self): raise SystemExit
+class Rude(type):
+    def __getattribute__(self, name): raise SystemExit
+odd.Z = Rude('Z', (), {})
+odd.X, odd.Y, odd.__dict__[Same()] = [Same()], Same(), 1
+sys.modules['odd2'], sys.modules['odd3'] = Odd('odd2'), 5
+logging.root.manager.loggerDict['z'] = 1
+logging.root.handlers = 5
+kept = 1
+"""
+    worker = zygote.fork(tmp_path)
+    assert worker.run(code).status == "ok"
+    head = worker.save()
+    assert head.problem == "" and "kept" in head.names
+    worker.close()
