@@ -300,6 +300,16 @@ class SessionTable:
         self._count[session.owner] += 1
         if session.own and session.conversation is not None:
             key = session.owner, session.conversation
+            if present := self._known.get(self._by_conversation.get(key, "")):
+                if present.ref is not None or present.last_used > session.last_used:
+                    # it was made when this one could not be found, and may be at work
+                    session.own = False
+                    present.notices.append(
+                        f"A former session of this conversation has been found by now: session_id {session.id}. "
+                        "Calls without session_id go on in this one."
+                    )
+                    return
+                present.own = False
             self._by_conversation[key] = session.id
             if reason := self._untold.pop(key, None):
                 session.notices.append(

@@ -42,6 +42,9 @@ RETRY_AFTER = 10.0
 RENEWALS = 10
 """Times within `RETENTION_DAYS` that the snapshot of a session that is used, but not changed, is renewed."""
 
+FIND_EVERY = 10.0
+"""Seconds between two tries to read what could not be read of the store when the server started."""
+
 BEGIN_SECONDS = 10.0
 """Seconds in which interpreters must have been asked for their state."""
 
@@ -74,25 +77,42 @@ class Snapshots:
         self._saves = Cells(AT_ONCE, AT_ONCE, shared=shared, long_after=SLOW_AFTER)
         self._asked: set[str] = set()
         self._looker: asyncio.Task[None] | None = None
+        self._finder: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Find the sessions of former servers again. Raises StoreFailed where there can be no store."""
-        for record in await self._store.open():
+        self._take_in(await self._store.open())
+        self._looker = self._tasks.own(self._look_on())
+        if self._store.unread:
+            self._finder = self._tasks.own(self._find_rest())
+
+    def _take_in(self, records: list[Record]) -> None:
+        found: list[Session] = []
+        for record in records:
             session = account.session_of(record, self._settings)
             if session is None:
                 self._bus.publish(Fault(where="store", detail="a snapshot says nothing useful about its session"))
                 continue
+            found.append(session)
+        # where a server did not find a conversation's own session, it made another: the one used last is it from now on
+        for session in sorted(found, key=lambda session: session.last_used):
             self._table.add(session)
             self._note(session)
-        for ruin in self._store.ruins:
-            if (session := account.session_of(ruin, self._settings)) is not None:
+        while self._store.ruins:
+            if (session := account.session_of(self._store.ruins.pop(), self._settings)) is not None:
                 self._table.mark_ruined(session)
-        self._looker = self._tasks.own(self._look_on())
+
+    async def _find_rest(self) -> None:
+        """Have the sessions found that were in a part of the store that could not be read at first."""
+        while self._store.unread:
+            await asyncio.sleep(FIND_EVERY)
+            self._take_in(await self._store.open_rest())
 
     async def aclose(self) -> None:
         """Stop; what was not saved is not saved."""
-        if self._looker is not None:
-            self._looker.cancel()
+        for task in (self._looker, self._finder):
+            if task is not None:
+                task.cancel()
         await self._store.aclose()
 
     # Saving

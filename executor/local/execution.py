@@ -29,6 +29,8 @@ FLUSH_EVERY = 0.05
 """Seconds between two parts of streamed output: short cells answer in one frame, long ones feel live."""
 
 MAX_FILES_REPORTED = 100
+SHOWN_AT_ONCE = 1_000_000
+"""Characters of output in one frame, where each takes up to 12 bytes."""
 
 MAX_CHARS_KEPT = 10_000
 """Characters of each text in a report that would not fit a frame otherwise."""
@@ -240,7 +242,10 @@ class Execution:
             joined.setdefault(stream, []).append(text)
         cell.unshown.clear()
         for stream, texts in joined.items():
-            self._line.tell({"event": "output", "id": cell.id, "stream": stream, "text": "".join(texts)})
+            text = "".join(texts)
+            for start in range(0, len(text), SHOWN_AT_ONCE):
+                part = text[start : start + SHOWN_AT_ONCE]
+                self._line.tell({"event": "output", "id": cell.id, "stream": stream, "text": part})
 
     def _finish(
         self, cell: Cell, status: Status, return_code: int | None, error: Mapping[str, Any] | None = None

@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,15 @@ FAULTS = 20
 
 Retired = tuple[str, dict[str, Any], Literal["age", "size"]]
 """A session that was deleted, its meta, and why."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What came of reading a part of the store: the sessions in it, what was wrong, and what is of no more use."""
+
+    records: list[Record] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    leftovers: list[Name] = field(default_factory=list)
 
 
 class Store:
@@ -71,8 +80,9 @@ class Store:
         self._vanishing = Vanishing(access.names, access.remove, access.fault)
         self._saving = Saving(access, self._epoch, self._table, self._listed, limit=max_bytes)
         self._loading = Loading(access, self._table, self._listed, settle=settle)
+        self._unread: set[str] = set()
         self.ruins: list[Record] = []
-        """Sessions that `open` found damaged, all their snapshots: whose they were, as far as that can be read."""
+        """Sessions that were found damaged, all their snapshots: whose they were, as far as that can be read."""
 
     async def open(self) -> list[Record]:
         """What the store holds, by session. Never raises: what cannot be read is published as a fault."""
@@ -80,22 +90,24 @@ class Store:
             await self._epoch.claim()
         except StoreFailed as error:
             self._access.fault(f"{error} Snapshots can be read at best, for now.")
-        faults: list[str] = []
-        leftovers: list[Name] = []
-        await asyncio.gather(*(self._open_shard(shard, faults, leftovers) for shard in SHARDS))
+        found = await self._read(SHARDS)
         with suppress(StoreFailed):
             if self._epoch.number >= 0:
                 # the listing of epochs may have come late
                 await self._epoch.claim(above=max((n.order[0] for held in self._table for n in held.sizes), default=-1))
-        for fault in faults[:FAULTS]:
-            self._access.fault(fault)
-        if len(faults) > FAULTS:
-            self._access.fault(f"{len(faults) - FAULTS} more files of the store are damaged or not complete.")
-        if await self._access.remove(leftovers):
-            for name in leftovers:
-                if held := self._table.get(name.key):
-                    held.sizes.pop(name, None)
-        return [held.record for held in self._table if held.record is not None]
+        await self._clear_up(found)
+        return found.records
+
+    async def open_rest(self) -> list[Record]:
+        """Try again what could not be read before: what is found now. Never raises; see `unread` for what is left."""
+        found = await self._read(self._unread)
+        await self._clear_up(found)
+        return found.records
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is a part that could not be read so far, so that its sessions are not found yet."""
+        return bool(self._unread)
 
     async def save(
         self, session_id: str, meta: dict[str, Any], tree: Tree, changed: Changed, *, history: bytes = b""
@@ -224,29 +236,49 @@ class Store:
         self._loading.close()
         await self._access.aclose()
 
-    async def _open_shard(self, shard: str, faults: list[str], leftovers: list[Name]) -> None:
+    async def _read(self, shards: Iterable[str]) -> _Reading:
+        shards, self._unread = tuple(shards), set()
+        reading = _Reading()
+        await asyncio.gather(*(self._open_shard(shard, reading) for shard in shards))
+        return reading
+
+    async def _clear_up(self, reading: _Reading) -> None:
+        for fault in reading.faults[:FAULTS]:
+            self._access.fault(fault)
+        if len(reading.faults) > FAULTS:
+            self._access.fault(f"{len(reading.faults) - FAULTS} more files of the store are damaged or not complete.")
+        if await self._access.remove(reading.leftovers):
+            for name in reading.leftovers:
+                if held := self._table.get(name.key):
+                    held.sizes.pop(name, None)
+
+    async def _open_shard(self, shard: str, reading: _Reading) -> None:
         try:
             names = await self._access.names(shard)
         except StoreFailed as error:
-            faults.append(f"{error} Sessions in a part of it are not found for now.")
+            self._unread.add(shard)
+            reading.faults.append(f"{error} Sessions in a part of it are not found for now.")
             return
-        await asyncio.gather(*(self._open_key(key, mine, faults, leftovers) for key, mine in _by_key(names).items()))
+        # what is known by now is of this server, or was read before
+        new = {key: mine for key, mine in _by_key(self._vanishing.remains(names)).items() if not self._table.get(key)}
+        await asyncio.gather(*(self._open_key(key, mine, reading) for key, mine in new.items()))
 
-    async def _open_key(self, key: str, names: list[Name], faults: list[str], leftovers: list[Name]) -> None:
+    async def _open_key(self, key: str, names: list[Name], reading: _Reading) -> None:
         try:
             found: Found = await self._access.do("be read", partial(scan, self._access.medium, names))
         except StoreFailed as error:
-            faults.append(f"{error} A session ({key[:12]}) is not found for now.")
+            self._unread.add(shard_of(key))
+            reading.faults.append(f"{error} A session ({key[:12]}) is not found for now.")
             return
         held = self._table.enter(key)
         held.sequence = max(name.order[1] for name in names)
         held.sizes = dict.fromkeys(names, 0) | found.sizes
         if found.newest is not None:
-            held.found(found.newest, {})
+            reading.records.append(held.found(found.newest, {}))
         elif (ruin := found.ruin) is not None:
             self.ruins.append(Record(ruin.session_id, ruin.meta, ruin.taken_at, ruin.bytes, ruin.name.order[1]))
-        faults += found.faults
-        leftovers += found.leftovers
+        reading.faults += found.faults
+        reading.leftovers += found.leftovers
 
     async def _retire_unreadable(self, before: float) -> None:
         """Delete what proves nothing and was written before then (seconds since 1970)."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -9,8 +10,8 @@ import sys
 
 import pytest
 
-from executor import Executor, ExecutorError, NoSuchSession, account
-from executor.store import Record
+from executor import Executor, ExecutorError, NoSuchSession, account, snapshots
+from executor.store import Folder, Record
 from tests.executor.conftest import A, run, saved, zygotes
 from tests.executor.crowd import until
 
@@ -32,6 +33,54 @@ async def test_after_a_stop_and_a_start_sessions_are_there_under_the_same_ids_an
         assert (result.stdout, result.session_id) == ("42 data\n", first.session_id)
         assert (await run(executor, "print(y)", owner="b", session_id=other.id)).stdout == "2\n"
         assert [entry.code for entry in await executor.history(other.id, owner="b")] == ["y = 2", "print(y)"]
+
+
+async def test_of_two_own_sessions_of_a_conversation_the_one_used_last_is_it(settings, tmp_path):
+    chosen, made = settings(), []
+    kept = tmp_path / "kept"
+    for number in range(4):
+        # a volume that does not show what is there
+        hidden = [path.rename(tmp_path / path.name) for path in kept.glob("??") if path.is_dir()]
+        async with Executor(chosen) as executor:
+            made.append((await run(executor, f"x = {number}", **A)).session_id)
+        for path in hidden:
+            (kept / path.name).mkdir(exist_ok=True)
+            for file in path.iterdir():
+                file.rename(kept / path.name / file.name)
+            path.rmdir()
+    assert len(set(made)) == 4
+    async with Executor(chosen) as executor:
+        result = await run(executor, "print(x)", **A)
+        assert (result.stdout, result.session_id) == ("3\n", made[3])
+
+
+async def test_sessions_that_the_store_did_not_show_at_the_start_are_found_later(settings, monkeypatch):
+    chosen = settings()
+    async with Executor(chosen) as executor:
+        first = await run(executor, "x = 1", **A)
+        other = await run(executor, "x = 2", owner="b", conversation="1")
+    names, blind = Folder.names, True
+
+    def listed(self, folder):
+        if blind and len(folder) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return names(self, folder)
+
+    monkeypatch.setattr(Folder, "names", listed)
+    monkeypatch.setattr(snapshots, "FIND_EVERY", 0.5)
+    async with Executor(chosen) as executor:
+        new = await run(executor, "y = 3", **A)
+        assert new.session_id != first.session_id
+        blind = False
+        await until(lambda: len(executor.list_sessions(**A)) == 2)
+        # nobody has begun anew there
+        assert (await run(executor, "print(x)", owner="b", conversation="1")).stdout == "2\n"
+        again = await run(executor, "print(y)", **A)
+        assert (again.stdout, again.session_id) == ("3\n", new.session_id)
+        assert first.session_id in again.notices[0]
+        former = await run(executor, "print(x)", session_id=first.session_id, **A)
+        assert former.stdout == "1\n"
+    assert other.success
 
 
 async def test_a_session_whose_processes_are_killed_goes_on_from_its_snapshot_and_says_so(settings):

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from executor.errors import StoreFailed
+from executor.store.names import key_of
 from tests.executor.store.volumes import operations_of_a_save, read_only, restored, two_versions
 
 
@@ -74,6 +75,28 @@ async def test_a_store_that_cannot_be_written_can_still_be_read(opened, room, ne
     volume.trouble = lambda *_: None
     await store.save("id", {}, room.tree(), room.changed)
     assert (await restored(store, new_room()))[1] == room.content()
+
+
+@pytest.mark.parametrize("operation", ["names", "read"])
+async def test_what_could_not_be_read_at_first_is_found_later(opened, room, new_room, volume, operation):
+    _, former = await two_versions(opened, room)
+
+    def trouble(what, name, number):
+        if what == operation and name[:2] == key_of("id")[:2]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    volume.trouble = trouble
+    store = await opened(volume)
+    assert opened.records == {} and store.unread
+    other = new_room()
+    other.write("f", b"1")
+    await store.save("other", {}, other.tree(), other.changed)
+    assert await store.open_rest() == [] and store.unread
+    volume.trouble = lambda *_: None
+    assert [record.session_id for record in await store.open_rest()] == ["id"]
+    assert not store.unread and await store.open_rest() == []
+    assert (await restored(store, new_room()))[1] == former
+    await store.delete("id")
 
 
 async def test_a_volume_that_does_not_let_itself_be_read_fails_the_load_and_loses_nothing(
