@@ -147,7 +147,15 @@ class Victim:
 
 
 def survivors(tag: str) -> list[int]:
-    """Processes whose command line has the tag."""
+    """Processes whose command line has the tag. Looked for five times: those that fork and exit all the time are hard to
+    catch."""
+    for _ in range(5):
+        if found := _tagged(tag):
+            return found
+    return []
+
+
+def _tagged(tag: str) -> list[int]:
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
