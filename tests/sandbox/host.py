@@ -147,8 +147,7 @@ class Victim:
 
 
 def survivors(tag: str) -> list[int]:
-    """Processes whose command line has the tag. Looked for five times: those that fork and exit all the time are hard to
-    catch."""
+    """Processes whose command line has the tag; five looks, as one misses those that fork and exit all the time."""
     for _ in range(5):
         if found := _tagged(tag):
             return found
