@@ -20,7 +20,7 @@ LOOK_EVERY = 0.05
 """Seconds between two looks at the memory while a cell runs."""
 
 LOOK_IDLE = 1.0
-"""The same while only background processes do."""
+"""The same afterwards, while background processes run or the memory changes."""
 
 FOLDER_EVERY = 0.5
 """Seconds between two looks at the folder: walking it is dearer."""
@@ -97,6 +97,7 @@ class Guard:
     def worker_ended(self, pid: int, *, alone: bool) -> None:
         """A worker was reaped; unless it ended `alone`, what it had started and left to us ends with it."""
         self._workers.discard(pid)
+        self._next = min(self._next, time.monotonic() + LOOK_IDLE)  # what it held is free
         if not alone:
             self._end(lambda: self._tree.members(sparing=self._workers))
 
@@ -107,9 +108,10 @@ class Guard:
         self._denied = Counter(self._confinement.notifier.denials)
 
     def cell_finished(self) -> list[Kind]:
-        """Look seldom, and only while something is left running; what the kernel's layers refused meanwhile."""
+        """Look seldom, until nothing is left running and the memory has settled: the cell may have been over before it
+        was looked at, or have let go of much. What the kernel's layers refused meanwhile."""
         self._running = False
-        self._next = time.monotonic() + LOOK_IDLE if self._background() else float("inf")
+        self._next = time.monotonic() + LOOK_IDLE
         return list(Counter(self._confinement.notifier.denials) - self._denied)
 
     def next_look(self) -> float:
@@ -118,14 +120,14 @@ class Guard:
 
     def look(self, now: float) -> StopReason | None:
         """Compare what the session uses with what it may use; the limit that is passed, if any."""
-        if not self._running and not self._background():
-            self._next = float("inf")
-            return None
         self._next = now + (LOOK_EVERY if self._running else LOOK_IDLE)
         self._looks += 1
         usage = self._confinement.meter.read(deep=self._looks % DEEP_EVERY == 0)
         if abs(usage.memory - self._memory) > NEWSWORTHY:
             self._memory, self._has_news = usage.memory, True
+        elif not self._running and not self._background():
+            # as it is now it stays: what a cell had taken, or who saved it, is gone
+            self._next = float("inf")
         for pid in usage.opaque:
             # nothing honest hides its memory from us
             with contextlib.suppress(OSError):

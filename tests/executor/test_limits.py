@@ -9,6 +9,7 @@ from executor import Executor, SandboxTooWeak
 from executor.events import ViolationFound
 from executor.sandbox.report import Layer, SandboxReport
 from tests.executor.conftest import Caller
+from tests.executor.crowd import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -138,3 +139,18 @@ async def test_what_the_policy_refuses_is_not_run_and_says_why(make_settings):
             ("console.log('fs')", "javascript"),
         ]:
             assert (await caller.run(code, language)).status == "ok", code
+
+
+async def test_what_a_session_holds_counts_also_after_short_cells_and_no_longer_when_it_has_let_go(make_settings):
+    async with Executor(make_settings()) as executor:
+        caller = await session_of(executor)
+        used = executor._backend._budget._used
+        held = "x = bytearray(100 << 20); x[::4096] = b'1' * len(x[::4096])"
+        await caller.run("1")
+        await until(lambda: used)
+        (base,) = used.values()
+        for code in (held, f"import time\n{held}\ntime.sleep(0.3)"):
+            await caller.run(code)
+            await until(lambda: max(used.values()) > base + (80 << 20))
+            await caller.run("del x")
+            await until(lambda: max(used.values()) < base + (40 << 20))
