@@ -35,7 +35,6 @@ SWEEP_EVERY = 5.0
 RETIRE_EVERY = 600.0
 """Seconds between two looks for snapshots that are too old or too many."""
 
-
 WAKE_SECONDS = 25.0
 """Seconds for which a call waits while its session is brought back, beside those in the queue for a place."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from executor.backend import Activity, Backend, SessionRef
 from executor.cells import Cells
-from executor.errors import StoreFailed
+from executor.errors import ExecutorError, StoreFailed
 from executor.events import Bus, Fault, SessionClosed, SessionParked
 from executor.places import Places
 from executor.quotas import Quotas
@@ -188,7 +188,7 @@ class Parking:
     async def _look(self, session: Session) -> Activity:
         """What goes on in a session between its cells."""
         if session.ref is not None:
-            with suppress(Exception):  # what is wrong with it turns up when it is parked
+            with suppress(ExecutorError, TimeoutError):  # what is wrong with it turns up when it is parked
                 async with asyncio.timeout(LOOK_SECONDS):
                     return await self._backend.activity(session.ref)
         return Activity(background=0, rests=False)

@@ -35,7 +35,7 @@ _ELSEWHERE = frozenset({".packages", "site-packages", "node_modules"})
 """Folders of what was installed."""
 _CONSTANT = (
     *(ast.Constant, ast.Tuple, ast.List, ast.Dict, ast.Set, ast.Load),
-    *(ast.BinOp, ast.UnaryOp, ast.unaryop),
+    *(ast.UnaryOp, ast.unaryop),
     *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitOr),
 )
 """What an expression that is always the same consists of, without what may take long to work out."""
@@ -149,13 +149,24 @@ def _constants(body: list[ast.stmt]) -> dict[str, Any]:
             continue
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         names = [target.id for target in targets if isinstance(target, ast.Name)]
-        if all(isinstance(node, _CONSTANT) for node in ast.walk(statement.value)):
+        if all(map(_is_steady, ast.walk(statement.value))):
             value = eval(compile(ast.Expression(statement.value), "<constant>", "eval"), {})  # noqa: S307  constants only
             found.update(dict.fromkeys(names, value))
         else:
             for name in names:
                 found.pop(name, None)
     return found
+
+
+def _is_steady(node: ast.AST) -> bool:
+    """Whether a part of an expression is always the same, and quickly worked out: a text times a number may be huge."""
+    if isinstance(node, ast.BinOp):
+        return not any(
+            isinstance(part, (ast.Tuple, ast.List, ast.Dict, ast.Set))
+            or (isinstance(part, ast.Constant) and isinstance(part.value, (str, bytes)))
+            for part in ast.walk(node)
+        )
+    return isinstance(node, _CONSTANT)
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[tuple[str, Any]]:

@@ -23,7 +23,7 @@ from executor.local.journal import Journal
 from executor.local.launcher import Launched, Launcher
 from executor.local.paths import SESSIONS
 from executor.local.removal import remove_tree
-from executor.local.report import file_from, state_from, tree_from
+from executor.local.report import activity_from, file_from, state_from, stats_from, tree_from
 from executor.packages.report import Ecosystem
 from executor.results import FileInfo, Language, LanguageState
 from executor.sandbox import identity
@@ -43,9 +43,8 @@ RELIEF_DEADLINE = 2.0
 QUICK_LISTING = 20_000
 """Bytes of a listing up to which it is read on the event loop, in about 1 ms; more goes to a thread."""
 
-PATHS_AT_ONCE = 2_000
 PATH_BYTES = 4 * 2**20
-"""What is asked for in one frame, as long as it may get in JSON: a character takes up to 12 bytes there."""
+"""Bytes of paths that are asked for in one frame."""
 
 
 class LocalBackend:
@@ -139,12 +138,12 @@ class LocalBackend:
     async def stats(self, ref: SessionRef) -> SessionStats:
         """Ask the leader."""
         reply, _ = await self._connection(ref).request("stats", deadline=REQUEST_DEADLINE)
-        return SessionStats(**{field.name: int(reply[field.name]) for field in dataclasses.fields(SessionStats)})
+        return stats_from(reply)
 
     async def activity(self, ref: SessionRef) -> Activity:
         """Ask the leader."""
         reply, _ = await self._connection(ref).request("activity", deadline=REQUEST_DEADLINE)
-        return Activity(background=int(reply["background"]), rests=reply["rests"] is True)
+        return activity_from(reply)
 
     async def start(self, ref: SessionRef, language: Language, code: str, execution_id: str, timeout: float) -> None:
         """Send the code."""
@@ -365,8 +364,8 @@ def _batches(paths: Sequence[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     room = PATH_BYTES
     for path in paths:
-        takes = 12 * len(path)
-        if batch and (takes > room or len(batch) == PATHS_AT_ONCE):
+        takes = 12 * len(path) + 3  # the most that it may get in JSON
+        if batch and takes > room:
             yield batch
             batch, room = [], PATH_BYTES
         batch.append(path)

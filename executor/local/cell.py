@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,6 @@ spare. A character outside ASCII takes six, one outside the basic plane twelve."
 
 MAX_NESTING = wire.MAX_DEPTH - 8
 """Levels of a displayed value: what is around it in a frame nests, too."""
-
-_in_frame = json.JSONEncoder(separators=(",", ":")).encode
 
 StopReason = Literal["timeout", "interrupted", "memory", "disk"]
 
@@ -71,7 +68,7 @@ class Cell:
         if len(self.outputs) >= limit:
             self.outputs_dropped += 1
             return False
-        size = len(_in_frame(output))
+        size = wire.size_of(output)
         if self.display_size + size > MAX_DISPLAY:
             self.outputs_dropped += 1
             return False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from typing import Any, get_args
 
-from executor.backend import Displayed, ExecutionEvent, Finished, OutputChunk, Tree
+from executor.backend import Activity, Displayed, ExecutionEvent, Finished, OutputChunk, SessionStats, Tree
+from executor.languages.channel import PICTURE_TYPES
 from executor.local.wire import FrameError
 from executor.parcel import Kind
 from executor.results import (
@@ -58,6 +60,16 @@ def file_from(data: Any) -> FileInfo:
     if change not in (None, "new", "changed"):
         raise FrameError("a file's change is unknown")
     return FileInfo(_typed(data, "path", str), _number(data, "size", int), _time(data, "modified"), change)
+
+
+def stats_from(data: dict[str, Any]) -> SessionStats:
+    """What a session uses. Raises FrameError."""
+    return SessionStats(**{field.name: _number(data, field.name, int) for field in fields(SessionStats)})
+
+
+def activity_from(data: dict[str, Any]) -> Activity:
+    """What goes on in a session. Raises FrameError."""
+    return Activity(background=_number(data, "background", int), rests=_typed(data, "rests", bool))
 
 
 def state_from(data: Any) -> LanguageState:
@@ -130,7 +142,7 @@ def _picture(data: Any) -> Picture:
     path = data.get("path")
     if path is not None and not isinstance(path, str):
         raise FrameError("a picture's path is no text")
-    mime = _one_of(data, "mime", ("image/png", "image/webp", "image/jpeg", "image/gif"))
+    mime = _one_of(data, "mime", PICTURE_TYPES)
     return Picture(
         mime,
         _typed(data, "data", str),

@@ -42,6 +42,11 @@ class Chunk:
     data: bytes
 
 
+def size_of(value: object) -> int:
+    """Bytes that a JSON value takes in a frame: more than it has characters, where these are not ASCII."""
+    return len(_dumps(value))
+
+
 def encode(message: dict[str, Any]) -> bytes:
     """The frame of a JSON message. Raises FrameError where it would be too long."""
     body = _dumps(message).encode("ascii")

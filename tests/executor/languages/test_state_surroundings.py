@@ -2,8 +2,12 @@
 
 # ruff: noqa: E501  a line a thing reads best
 
+import ast
+
 import pytest
 from python_fixtures import *  # noqa: F403  fixtures
+
+from executor.languages import ownmodules
 
 CHANGES = {
     "folder": ("import os\nos.makedirs('sub/deep')\nos.chdir('sub/deep')", "os.getcwd().endswith('/sub/deep')"),
@@ -236,3 +240,10 @@ kept = 1
     head = worker.save()
     assert head.problem == "" and "kept" in head.names
     worker.close()
+
+
+def test_what_a_source_makes_of_a_few_characters_is_not_made_to_compare_it():
+    source = (
+        "A = 2 * 3\nB = 'x' * 10_000_000_000\nC = [0] * 10_000_000_000\nD = (1, 'x' * 10_000_000_000)\nE = [1, -2, 'x']"
+    )
+    assert ownmodules._constants(ast.parse(source).body) == {"A": 6, "E": [1, -2, "x"]}

@@ -17,7 +17,7 @@ from space.page import build_page
 from space.page.charts import line_chart
 
 
-def built(**values: object) -> str:
+def page_of(**values: object) -> gr.Blocks:
     settings = Settings(**values)  # type: ignore[arg-type]
     with gr.Blocks() as page:
         build_page(
@@ -28,7 +28,11 @@ def built(**values: object) -> str:
             history=History(Live(), Pseudonyms()),
             ready=asyncio.Event(),
         )
-    return str(page.get_config_file())
+    return page
+
+
+def built(**values: object) -> str:
+    return str(page_of(**values).get_config_file())
 
 
 def test_without_a_key_there_is_no_tab_and_no_function_behind_it() -> None:
@@ -40,17 +44,7 @@ def test_without_a_key_there_is_no_tab_and_no_function_behind_it() -> None:
 
 
 def test_no_function_of_the_page_is_offered_as_an_api() -> None:
-    settings = Settings(admin_key="k")
-    with gr.Blocks() as page:
-        build_page(
-            page,
-            Executor(settings, bus=Bus()),
-            settings,
-            links=Links(settings),
-            history=History(Live(), Pseudonyms()),
-            ready=asyncio.Event(),
-        )
-    listed = page.get_api_info()
+    listed = page_of(admin_key="k").get_api_info()
     assert listed["named_endpoints"] == {} and listed["unnamed_endpoints"] == {}
 
 
