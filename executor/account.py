@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from executor.packages.shelf import Shelf
@@ -14,9 +15,17 @@ from executor.sessions import HISTORY_CODE, Session, SnapshotState, history_of
 from executor.settings import Settings
 from executor.store import Record, Snapshot
 
-PARKED = "Session restored, it was parked."
 _FORMER_CUT = re.compile(r"\n\.\.\. cut: ([\d,]+) characters in all \.\.\.")
 """What stood behind code that was cut, before `whole_chars` said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is said of a session's return: what was lost by it is to be told whatever comes between (`lasting`), that it
+    was parked, and what parking does not keep, is found anew with every return (`anew`)."""
+
+    lasting: list[str] = field(default_factory=list)
+    anew: list[str] = field(default_factory=list)
 
 
 def meta_of(
@@ -34,7 +43,7 @@ def meta_of(
         "packages": {language: shelf.to_json() for language, shelf in session.packages.items()},
         "parked": parked,
         "blank": blank,
-        "untold": untold(session),
+        "untold": list(session.notices),
         "states": [
             {
                 "language": state.language,
@@ -104,17 +113,19 @@ def adopt(session: Session, snapshot: Snapshot, settings: Settings) -> None:
     ours.clean, ours.says_parked, ours.blank = its.clean, its.says_parked, its.blank
 
 
-def told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> list[str]:
+def told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> Told:
     """What the next result says about a session that came back."""
     if session.snapshot.blank:
-        return [
-            "Session restored empty: its process or the server ended unexpectedly before anything of it was saved. "
-            "Variables and files that it had are lost, and nothing was run again: run the cells again."
-        ]
+        return Told(
+            lasting=[
+                "Session restored empty: its process or the server ended unexpectedly before anything of it was saved. "
+                "Variables and files that it had are lost, and nothing was run again: run the cells again."
+            ]
+        )
     said = []
     when = time.strftime("%H:%M:%S UTC", time.gmtime(snapshot.taken_at))
     if session.snapshot.clean:
-        said.append(PARKED)
+        said.append("Session restored, it was parked.")
     else:
         said.append(
             f"Session restored as it was at {when}, after {session.snapshot.executions} executions: its process or the "
@@ -134,16 +145,10 @@ def told(session: Session, snapshot: Snapshot, states: list[LanguageState]) -> l
             parts.append(f"lost: {_few([_lost(name) for name in lost.values()])}")
         if parts:
             said.append(prefix + "; ".join(parts) + ".")
+    found = Told(anew=[" ".join(said)]) if session.snapshot.clean else Told(lasting=[" ".join(said)])
     if snapshot.damaged:
-        damage = f"Files that could not be read from the snapshot, and are lost: {_few(snapshot.damaged)}."
-        return [" ".join(said), damage]
-    return [" ".join(said)]
-
-
-def untold(session: Session) -> list[str]:
-    """What a session's next result must say, even if that comes after another restart: what was lost when it came
-    back. That it was parked, and what parking keeps from it, is said anew whenever it comes back."""
-    return [notice for notice in session.notices if not notice.startswith(PARKED)]
+        found.lasting.append(f"Files that could not be read from the snapshot, and are lost: {_few(snapshot.damaged)}.")
+    return found
 
 
 def _lost(name: Lost) -> str:

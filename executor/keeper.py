@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from executor import account
 from executor.backend import Backend, SessionSpec
 from executor.errors import BackendFailed, Busy, ExecutorError, SandboxTooWeak
 from executor.events import Bus, Fault, SessionOpened, SessionRestored
@@ -169,7 +168,8 @@ class Keeper:
                 raise
             session.ref = ref
             session.touch()
-            session.notices = [*account.untold(session), *said]
+            session.notices += [notice for notice in said.lasting if notice not in session.notices]
+            session.returned = said.anew
             self._parking.restamp(session)
             self._parking.look_ahead()
             lost = sum(len(state.lost) for state in session.snapshot.states.values())

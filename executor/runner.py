@@ -135,9 +135,10 @@ class Runner:
             finished = Finished(self._result(session, run, "lost", str(error)))
         if finished.result.status == "lost":
             finished = _with_notice(finished, session.what_is_left())
-        if session.notices and run.admitted:  # who waited in vain may be gone
-            notices = (*session.notices, *finished.result.notices)
+        if run.admitted and (told := (*session.notices, *session.returned)):  # who waited in vain may be gone
+            notices = (*told, *finished.result.notices)
             session.notices.clear()
+            session.returned = []
             finished = replace(finished, result=replace(finished.result, notices=notices))
         run.finished = finished
         run.displayed.clear()

@@ -120,6 +120,9 @@ class Session:
     """What was installed into it, by language."""
     snapshot: SnapshotState = field(default_factory=SnapshotState)
     notices: list[str] = field(default_factory=list)
+    """What its next result must say, even if that comes after another restart."""
+    returned: list[str] = field(default_factory=list)
+    """What its next result says of its last return; said anew with each."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     runs: OrderedDict[str, Run] = field(default_factory=OrderedDict)
 

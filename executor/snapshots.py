@@ -204,7 +204,7 @@ class Snapshots:
                 return
             try:
                 # nothing else: the rest may be ahead of what is in the snapshot
-                changes = {"parked": parked, "last_used": session.last_used, "untold": account.untold(session)}
+                changes = {"parked": parked, "last_used": session.last_used, "untold": list(session.notices)}
                 record = await self._store.stamp(session.id, changes, renewed=parked)
             except StoreFailed as error:
                 snapshot.retry_at = time.monotonic() + RETRY_AFTER
@@ -314,8 +314,8 @@ class Snapshots:
 
     # Coming back
 
-    async def bring_back(self, session: Session, ref: SessionRef) -> list[str]:
-        """Put a session's snapshot into the fresh backend session `ref`: sentences on what came back and what did not.
+    async def bring_back(self, session: Session, ref: SessionRef) -> account.Told:
+        """Put a session's snapshot into the fresh backend session `ref`: what is said of what came back and what not.
 
         Raises StoreFailed where the store cannot be read now; what is lost for good is in the sentences.
         """
@@ -325,7 +325,8 @@ class Snapshots:
             session.snapshot = SnapshotState()
             self._note(session)
             session.packages.clear()
-            return ["Session restored empty: its snapshot is gone or damaged, its variables and files are lost."]
+            said = "Session restored empty: its snapshot is gone or damaged, its variables and files are lost."
+            return account.Told(lasting=[said])
         account.adopt(session, snapshot, self._settings)
         async with aclosing(parcel):
             await self._backend.unpack(ref, parcel)
@@ -335,14 +336,14 @@ class Snapshots:
         states = await self._backend.restore(ref, wanted, session.numbers)
         if not session.history:
             session.history.extend(account.history_from(history))
-        said = account.told(session, snapshot, states)
+        told = account.told(session, snapshot, states)
         for state in states:
             known = session.snapshot.states.get(state.language)
             lost = {(name.name, name.type): name for name in (*(known.lost if known else ()), *state.lost)}
             session.snapshot.states[state.language] = LanguageState(
                 state.language, state.names, tuple(lost.values()), state.problem
             )
-        return said
+        return told
 
     async def history(self, session: Session) -> list[HistoryEntry]:
         """What ran in a parked session. Raises StoreFailed where the store cannot be read now."""
