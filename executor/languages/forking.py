@@ -121,6 +121,8 @@ def _grandchild(work: Callable[[], Any]) -> bool:
         return False
     finally:
         if quiet:
+            # once more: it waits where this thread blocks it, and to set the default again throws it away
+            _signal(_SIGCHLD, _DEFAULT)
             _signal(_SIGCHLD, handler)
             if not heard and _has_ended_child():
                 # one of the guest's own, of which the signal was thrown away
