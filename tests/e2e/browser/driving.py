@@ -44,7 +44,10 @@ def run(page: Page, code: str, language: str = "Python") -> None:
 def start(page: Page, code: str, language: str = "Python") -> None:
     """Type code and press Run."""
     page.get_by_role("radio", name=language, exact=True).check()
-    page.locator("#code .cm-content").fill(code)
+    editor = page.locator("#code .cm-content")
+    # the editor is made anew for another language: what was selected before is no longer, and would not be replaced
+    expect(editor).to_have_attribute("data-language", {"bash": "shell"}.get(language, language.lower()))
+    editor.fill(code)
     # what is there is of the run before
     page.evaluate("document.querySelectorAll('#screen .ci-status').forEach((line) => line.remove())")
     page.locator("#run").click()
