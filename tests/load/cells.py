@@ -9,6 +9,8 @@ from typing import Any
 
 PYTHON, JAVASCRIPT, BASH = "execute_python_code", "execute_javascript_code", "execute_bash_command"
 
+SHORT = "short"
+
 PLOT = """
 import matplotlib.pyplot as plt
 plt.figure(figsize=(4, 3))
@@ -35,7 +37,7 @@ class Cell:
 
 def short(chance: random.Random) -> Cell:
     a, b = chance.randrange(10**6), chance.randrange(10**6)
-    return Cell("short", PYTHON, {"code": f"print({a} * {b})"}, words=(str(a * b),))
+    return Cell(SHORT, PYTHON, {"code": f"print({a} * {b})"}, words=(str(a * b),))
 
 
 def javascript(chance: random.Random) -> Cell:

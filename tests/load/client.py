@@ -16,12 +16,12 @@ from mcp.client.sse import sse_client
 from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult, ClientRequest
 
 from tests.e2e.running import identity, pictures_of, text_of
-from tests.load.cells import PYTHON, STATEFUL, Cell, any_cell
+from tests.load.cells import PYTHON, SHORT, STATEFUL, Cell, any_cell
 from tests.load.memory import Memory
 from tests.load.memory import read as read_state
 from tests.load.plan import Plan
 from tests.load.server import Server
-from tests.load.tally import Tally
+from tests.load.tally import WOKEN, Tally
 
 CALL_SECONDS = 120.0
 """A call without an answer after this long hangs, and that is an error of the server's."""
@@ -115,7 +115,7 @@ class Client:
         if answer is None:
             return
         result, status = answer
-        text = text_of(result)
+        took, text = time.monotonic() - began, text_of(result)
         if status not in cell.statuses:
             self._tally.complain("unexpected", f"{self.name}: {cell.kind} ended with {status}: {text[:300]}")
         elif not all(word in text for word in cell.words) or (cell.picture and not pictures_of(result)):
@@ -123,7 +123,9 @@ class Client:
         else:
             if cell.expects_error and status != "ok":
                 self._tally.expected[f"{cell.kind}: {status}"] += 1
-            self._tally.took(cell.kind, time.monotonic() - began)
+            self._tally.took(cell.kind, took)
+            if cell.kind == SHORT and _told(text):
+                self._tally.took(WOKEN, took)
 
     async def _stateful(self, session: ClientSession, life: int) -> None:
         """Run the cell that replaces the state, and hold what it found against what must have been there."""

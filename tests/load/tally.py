@@ -11,6 +11,8 @@ from tests.load.server import Sample
 KEPT_COMPLAINTS = 20
 ALONE = "short, alone"
 """With the pauses of all other clients."""
+WOKEN = "short, woken"
+"""Those of the short cells under load that found their session parked."""
 IN_A_ROW = "short, row"
 """The kind of those short cells that one client ran before the others came."""
 
