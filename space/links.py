@@ -79,12 +79,13 @@ class Links:
         self._grants: OrderedDict[bytes, Grant] = OrderedDict()
         self.base = _base(settings)
         """The address that people reach us under, without a slash at its end; empty where it is not known."""
-        self.note = (
-            "On a private Space the link asks for a Hugging Face login."
-            if self.base and settings.space_host and not settings.public_base_url
-            else ""
+        self.page_note = (
+            "On a private Space the link asks for a Hugging Face login." if self.base and settings.space_host else ""
         )
-        """A sentence for whoever follows a link, empty where there is nothing to say."""
+        """A sentence for whoever follows a link to the page, empty where there is nothing to say."""
+        # files may come through a proxy that has a token, the page never
+        self.note = "" if settings.public_base_url else self.page_note
+        """The same for a link to a file."""
 
     # Making: each gives the path within our own site; `absolute` makes an address of it
 

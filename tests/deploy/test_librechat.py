@@ -9,6 +9,8 @@ import yaml
 
 from deploy.errors import DeployError
 from deploy.librechat import blocks, write_override
+from executor.settings import Settings
+from space.links import Grant, Links
 
 ADDRESS = "https://ada-code.hf.space"
 
@@ -60,6 +62,7 @@ def test_the_override_is_a_compose_file_whose_proxy_has_the_least_rights(tmp_pat
         ("/files/abc.def-123_", True),
         ("/upload/abc.def-123_", True),
         ("/files/", False),
+        ("/session/abc", False),
         ("/filesystem/abc", False),
         ("/", False),
         ("/gradio_api/mcp/sse", False),
@@ -74,6 +77,14 @@ def test_the_proxy_opens_signed_links_only(tmp_path, path, opened) -> None:
     caddy = (tmp_path / "code-interpreter-links" / "Caddyfile").read_text()
     (pattern,) = re.findall(r"path_regexp (\S+)", caddy)
     assert bool(re.search(pattern, path)) == opened
+
+
+def test_the_proxy_sends_a_link_to_a_page_on_to_the_space(tmp_path) -> None:
+    link = Links(Settings()).page(Grant("ann", None, "s" * 16))
+    assert re.fullmatch(r"/\?session=[\w-]+", link), "what the proxy looks for"
+    write_override(tmp_path, address=ADDRESS, public_base_url="http://localhost:7861")
+    caddy = (tmp_path / "code-interpreter-links" / "Caddyfile").read_text()
+    assert re.search(rf"@page {{\s+path /\s+query session=\*\s+}}\s+handle @page {{\s+redir {ADDRESS}{{uri}} 302", caddy)
 
 
 def test_files_of_the_user_are_never_overwritten(tmp_path) -> None:

@@ -195,3 +195,8 @@ def test_only_where_hugging_face_stands_before_us_a_link_is_said_to_ask_for_a_lo
     assert "login" in Links(Settings(space_host="o-s.hf.space")).note
     assert not Links(Settings(space_host="o-s.hf.space", public_base_url="https://x.example")).note
     assert not Links(Settings()).note
+
+
+def test_a_link_to_the_page_asks_for_a_login_also_where_files_come_through_a_proxy() -> None:
+    assert "login" in Links(Settings(space_host="o-s.hf.space", public_base_url="https://x.example")).page_note
+    assert not Links(Settings(public_base_url="https://x.example")).page_note
