@@ -35,7 +35,8 @@ def blocks(
 def write_override(folder: Path, *, address: str, public_base_url: str) -> list[Path]:
     """Write `docker-compose.override.yml` and the proxy's Caddyfile into LibreChat's folder.
 
-    The proxy adds the token for signed links only, and sends links to a page on to the Space; `public_base_url` is its address as people see it.
+    The proxy adds the token for signed links only, and sends links to a page on to the Space; `public_base_url` is its
+    address as people see it.
     Raises DeployError where one of the files is there already and differs.
     """
     if not public_base_url.startswith(("http://", "https://")):

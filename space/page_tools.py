@@ -29,7 +29,8 @@ async def open_session_page(box: Toolbox, caller: Caller, values: Arguments) -> 
     lines = [
         f"Page of this session: {url}",
         "Give this link to the user. There they can drop in files, which the next call finds in the session's folder, "
-        f"and see all files, full-size pictures and variables. It works as long as the session lives. {links.page_note}",
+        "and see all files, full-size pictures and variables. It works as long as the session lives. "
+        f"{links.page_note}",
         f"From a terminal: curl -T data.csv {upload}/",
         f"session_id: {session_id}{session_note(caller, named)}",
     ]

@@ -84,7 +84,8 @@ def test_the_proxy_sends_a_link_to_a_page_on_to_the_space(tmp_path) -> None:
     assert re.fullmatch(r"/\?session=[\w-]+", link), "what the proxy looks for"
     write_override(tmp_path, address=ADDRESS, public_base_url="http://localhost:7861")
     caddy = (tmp_path / "code-interpreter-links" / "Caddyfile").read_text()
-    assert re.search(rf"@page {{\s+path /\s+query session=\*\s+}}\s+handle @page {{\s+redir {ADDRESS}{{uri}} 302", caddy)
+    page = rf"@page {{\s+path /\s+query session=\*\s+}}\s+handle @page {{\s+redir {ADDRESS}{{uri}} 302"
+    assert re.search(page, caddy)
 
 
 def test_files_of_the_user_are_never_overwritten(tmp_path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -91,6 +92,8 @@ def main(arguments: list[str]) -> int:
     """The exit code."""
     plan = parse(arguments)
     raise_descriptor_limit()
+    # the SDK logs a traceback for each connection that a kill breaks, which is what was asked for
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="load-", ignore_cleanup_errors=True) as folder:
         tally = asyncio.run(run(plan, Path(folder)))
     print(tally.report())
