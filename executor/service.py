@@ -332,12 +332,12 @@ class Executor:
     async def interrupt(
         self, *, session_id: str, owner: str, conversation: str | None = None, execution_id: str | None = None
     ) -> bool:
-        """Stop what runs in a session, or one execution of it; False where nothing was to be stopped."""
+        """Stop what runs in a session, or else waits first, or one execution of it; False where there was none."""
         session = self._up.keeper.table.find(session_id, owner, conversation)
-        session.touch()
-        run = session.run(execution_id) if execution_id else session.running
+        run = session.run(execution_id) if execution_id else session.current()
         if run is None or run.finished is not None:
             return False
+        session.touch()
         # it ends in a moment, so that code may queue behind it again
         run.detached = False
         self._up.runner.stop(session, run)
@@ -415,11 +415,12 @@ class Executor:
     # For the operator, who is no owner: whoever offers these to anybody must have checked that first
 
     async def admin_interrupt(self, session_id: str) -> bool:
-        """Stop what runs in a session, whoever's it is; False where nothing ran. Raises NoSuchSession."""
+        """Stop what runs or waits first in a session, whoever's it is; False where nothing did. Raises
+        NoSuchSession."""
         session = self._up.keeper.table.get(session_id)
-        if session.running is None:
+        if (run := session.current()) is None:
             return False
-        self._up.runner.stop(session, session.running)
+        self._up.runner.stop(session, run)
         return True
 
     async def admin_close(self, session_id: str) -> None:

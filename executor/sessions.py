@@ -219,6 +219,10 @@ class Session:
             return run
         raise NoSuchExecution(f"This session knows no execution {execution_id!r}, or no longer.")
 
+    def current(self) -> Run | None:
+        """The execution that runs, or where none does yet, the first that waits for its turn."""
+        return self.running or next((run for run in self.runs.values() if run.finished is None), None)
+
     def remember(self, run: Run, result: ExecutionResult, started: float) -> None:
         """Add to the history: without the bytes of pictures, which stay in the session's folder."""
         outputs = tuple(

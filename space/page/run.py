@@ -144,7 +144,8 @@ def run_tab(executor: Executor, settings: Settings, links: Links, visitor: gr.St
             raise gr.Error(NOT_OPENED, print_exception=False)
         stopped = False
         for mine in visitor.sessions(executor):
-            if mine.running and chosen in (mine.id, None):
+            # also where nothing runs yet: code that waits until its session has been saved is to be stopped, too
+            if chosen in (mine.id, None):
                 stopped |= await executor.interrupt(session_id=mine.id, **visitor.caller())
         if not stopped:
             gr.Info("Nothing is running.")

@@ -224,3 +224,20 @@ n = Dies()
             found.append(b"".join([piece async for piece in executor.get_file(session.id, "loaded", **A)]))
         # of the trial and of the first wake; at the second one the state that did that is gone
         assert len(found[0].split()) == 2 and found[1] == found[0]
+
+
+@pytest.mark.parametrize("who", ["owner", "operator"])
+async def test_code_that_waits_until_its_session_has_been_saved_can_be_stopped(settings, who):
+    async with Executor(settings(max_sessions=1)) as executor:
+        first = await run(executor, "x = 1", **A)
+        session = executor._up.keeper.table.get(first.session_id)
+        async with session.turn:  # as a save has it
+            _, execution_id = await executor.start_execution("x = 2", language="python", session_id=session.id, **A)
+            if who == "owner":
+                assert await executor.interrupt(session_id=session.id, **A)
+            else:
+                assert await executor.admin_interrupt(session.id)
+            result = await executor.wait(session_id=session.id, execution_id=execution_id, patience=20, **A)
+            assert (result.status, "before it began" in result.notices[0]) == ("interrupted", True)
+            assert not await executor.interrupt(session_id=session.id, **A)
+        assert (await run(executor, "print(x)", session_id=session.id, **A)).stdout == "1\n"
