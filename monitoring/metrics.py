@@ -84,7 +84,9 @@ class Metrics:
             "executions", "Executions that ended, by how; `blocked`: refused by the policy.", "language", "status"
         )
         self.execution_seconds = histogram("execution_seconds", "Time from start to end of executions.", "language")
-        self.queue_seconds = histogram("queue_seconds", "Time that executions waited for their session to be free.")
+        self.queue_seconds = histogram(
+            "queue_seconds", "Time that executions waited for their session to be free and for a turn among all cells."
+        )
         self.output_chars = counter("output_chars", "Characters that executions printed and that were kept.", "stream")
         self.outputs_cut = counter("outputs_cut", "Executions of whose output something was cut.", "language")
         self.pictures = counter("pictures", "Pictures that executions displayed.")
