@@ -109,6 +109,7 @@ def test_calls_connections_refusals_and_faults_are_counted(watched: Watched) -> 
 
 
 def test_the_sandbox_is_told_as_level_rank_and_layers(watched: Watched) -> None:
+    assert watched.value("sandbox_level", level="weak") is None, "not known yet: the alert asks for this series"
     watched.say(events.SandboxProbed(level="strong", layers={"landlock": (True, "on"), "namespaces": (False, "off")}))
     assert [watched.value("sandbox_level", level=level) for level in ("full", "strong", "weak")] == [0, 1, 0]
     assert watched.value("sandbox_rank") == 1
