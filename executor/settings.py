@@ -84,7 +84,10 @@ class Settings:
         high=10_000,
     )
     owner_calls_per_minute: int = setting(
-        240, "calls of one user in a minute, half of them at once; 0: no cap", low=0, high=1_000_000
+        240,
+        "calls of one user in a minute that run code, add files or install packages, half of them at once; 0: no cap",
+        low=0,
+        high=1_000_000,
     )
     max_concurrent: int = setting(
         -1,
