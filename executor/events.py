@@ -141,7 +141,7 @@ class SessionMeasured(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionStarted(Event):
-    """Code was handed to a worker after waiting `queued` seconds for its session."""
+    """Code was handed to a worker after waiting `queued` seconds for its session and for a turn among all cells."""
 
     session_id: str
     owner: str

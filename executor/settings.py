@@ -84,7 +84,10 @@ class Settings:
         high=10_000,
     )
     owner_calls_per_minute: int = setting(
-        240, "calls of one user in a minute, half of them at once; 0: no cap", low=0, high=1_000_000
+        240,
+        "calls of one user in a minute that run code, add files or install packages, half of them at once; 0: no cap",
+        low=0,
+        high=1_000_000,
     )
     max_concurrent: int = setting(
         -1,
@@ -134,7 +137,12 @@ class Settings:
     public_base_url: str = setting("", "address that people reach the Space under, for links")
     space_host: str = setting("", "set by Hugging Face: host name of the Space")
     space_id: str = setting("", "set by Hugging Face: owner/name of the Space")
-    state_dir: str = setting("", "folder that snapshots are kept in; empty: a temporary one, lost with the server")
+    state_dir: str = setting(
+        "",
+        "folder that snapshots are kept in; empty: `~/.local/state/code-interpreter`, on a Space "
+        "`/data/code-interpreter`; where that cannot be written, and for a bare Executor, one in the folder for live "
+        "sessions, lost with the server unless WORK_DIR is set",
+    )
     cell_journal: str = setting(
         "", "file to which every cell that is handed to an interpreter adds a JSON line; empty: none"
     )

@@ -17,11 +17,20 @@ class Host:
     """Reads the control group of this process, version 2 or 1, and /proc where that says nothing.
 
     Sources: the kernel's documents cgroup-v2 (cpu.stat, cpu.max, memory.current, memory.max, memory.stat) and
-    cgroup-v1 (cpuacct, cpu, memory), proc(5). `cgroup` and `proc` are the folders to read.
+    cgroup-v1 (cpuacct, cpu, memory), proc(5). `cgroup` and `proc` are the folders to read; `sessions` and `store` lie
+    on the disks to measure, that of the sessions' folders and that of their snapshots, if there are any.
     """
 
-    def __init__(self, disk: Path, *, cgroup: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> None:
-        self._disk = disk
+    def __init__(
+        self,
+        sessions: Path,
+        store: Path | None = None,
+        *,
+        cgroup: Path = Path("/sys/fs/cgroup"),
+        proc: Path = Path("/proc"),
+    ) -> None:
+        self._sessions = sessions
+        self._store = store
         self._cgroup = cgroup
         self._proc = proc
 
@@ -65,14 +74,6 @@ class Host:
                 return min(machine, limit)
         return machine
 
-    def disk_free(self) -> float:
-        """Bytes free on the disk that holds the sessions."""
-        return float(shutil.disk_usage(self._disk).free)
-
-    def disk_size(self) -> float:
-        """Bytes of that disk."""
-        return float(shutil.disk_usage(self._disk).total)
-
     def network_bytes(self) -> dict[str, float]:
         """Bytes received and sent over all interfaces but loopback."""
         received = sent = 0
@@ -95,8 +96,9 @@ class Host:
             self.memory_bytes,
         )
         yield Reading(f"{prefix}_container_memory_limit_bytes", "Memory that the container may use.", self.memory_limit)
-        yield Reading(f"{prefix}_disk_free_bytes", "Free space where the sessions' folders are.", self.disk_free)
-        yield Reading(f"{prefix}_disk_bytes", "Size of the disk where the sessions' folders are.", self.disk_size)
+        yield from _disk(f"{prefix}_disk", self._sessions, "the sessions' folders are")
+        if self._store is not None:
+            yield from _disk(f"{prefix}_store_disk", self._store, "the snapshots are")
         yield Reading(
             f"{prefix}_network_bytes",
             "Bytes that passed the network, loopback left out.",
@@ -114,6 +116,11 @@ class Host:
         return {
             name: float(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if rest
         }
+
+
+def _disk(name: str, folder: Path, what: str) -> Iterator[Reading]:
+    yield Reading(f"{name}_free_bytes", f"Free space where {what}.", lambda: float(shutil.disk_usage(folder).free))
+    yield Reading(f"{name}_bytes", f"Size of the disk where {what}.", lambda: float(shutil.disk_usage(folder).total))
 
 
 def _number(path: Path | None) -> float | None:

@@ -187,7 +187,9 @@ class Journal:
         for session in self._live.sessions():
             detail = detail.replace(session.session_id, self._of(session.session_id))
         fields = {"event": "fault", "where": event.where, "detail": detail}
-        return "error", fields, _flood(event, fields, _COMPLAINTS, event.where)
+        # each names a session that was not saved, and comes once: there are never more than MAX_SESSIONS
+        flood = None if event.where == "shutdown" else _flood(event, fields, _COMPLAINTS, event.where)
+        return "error", fields, flood
 
     def _call(self, event: events.ToolCalled) -> tuple[str, Line, Flooding | None]:
         fields = {

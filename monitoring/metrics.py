@@ -23,8 +23,8 @@ PREFIX = "interpreter"
 MIB = 1024 * 1024
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Upper bounds in seconds: 1 ms to the 10 minutes that a call may last by default."""
-AGES = (1, 10, 60, 300, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
-"""Upper bounds in seconds of the age at which sessions end."""
+AGES = (1, 10, 60, 300, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400, 604_800, 2_592_000)
+"""Upper bounds in seconds of the age at which sessions end: up to the 30 days for which unused ones are kept."""
 
 
 class Metrics:
@@ -84,7 +84,9 @@ class Metrics:
             "executions", "Executions that ended, by how; `blocked`: refused by the policy.", "language", "status"
         )
         self.execution_seconds = histogram("execution_seconds", "Time from start to end of executions.", "language")
-        self.queue_seconds = histogram("queue_seconds", "Time that executions waited for their session to be free.")
+        self.queue_seconds = histogram(
+            "queue_seconds", "Time that executions waited for their session to be free and for a turn among all cells."
+        )
         self.output_chars = counter("output_chars", "Characters that executions printed and that were kept.", "stream")
         self.outputs_cut = counter("outputs_cut", "Executions of whose output something was cut.", "language")
         self.pictures = counter("pictures", "Pictures that executions displayed.")

@@ -43,10 +43,10 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
         ),
         rf"\1{REDACTED}",
     ),
-    (  # parameters of addresses: ?key=…, &session_id=…
+    (  # parameters of addresses: ?key=…, &session_id=…, and ?session=…, which opens the page on a session
         ("?", "&"),
         re.compile(
-            r"([?&](?:key|k|token|sig|signature|access_key|access_token|metrics_key|auth|session_id|sessionid)=)[^\s\"'&#]+",
+            r"([?&](?:key|k|token|sig|signature|access_key|access_token|metrics_key|auth|session|session_id|sessionid)=)[^\s\"'&#]+",
             re.I,
         ),
         rf"\1{REDACTED}",

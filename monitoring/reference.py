@@ -20,7 +20,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "operations.md"
 def instruments() -> Metrics:
     """All that the app exposes, nothing of it counted yet."""
     metrics = Metrics(Settings(), Live())
-    metrics.read(Host(Path("/")).readings(PREFIX))
+    metrics.read(Host(Path("/"), Path("/")).readings(PREFIX))
     metrics.read(own_readings(events.Bus(), None))
     return metrics
 

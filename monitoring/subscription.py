@@ -49,7 +49,7 @@ class Monitoring:
         self.journal = Journal(handler, live, self.pseudonyms, log_code=settings.log_code)
         self.metrics = Metrics(settings, live, build=build)
         self.history = History(live, self.pseudonyms)
-        self.metrics.read(Host(Path(settings.state_dir or tempfile.gettempdir())).readings(PREFIX))
+        self.metrics.read(Host(*_disks(settings)).readings(PREFIX))
         self.metrics.read(own_readings(bus, handler))
         self.routes: list[Route] = [metrics_route(self.metrics.registry, settings, bus)]
         # `live` last: when an execution ends, the journal asks it how that began
@@ -106,6 +106,15 @@ class Monitoring:
                 # a backend in trouble says so itself; here only the gauges go stale
                 _log.exception("sessions could not be measured")
             await asyncio.sleep(MEASURE_INTERVAL)
+
+
+def _disks(settings: Settings) -> tuple[Path, Path | None]:
+    """A folder on the sessions' disk, and one on that of their snapshots, which may be a volume."""
+    # not `settings.work_path()`, which makes a folder of its own with each call
+    sessions = Path(settings.work_dir or tempfile.gettempdir()).expanduser()
+    if not settings.snapshots:
+        return sessions, None
+    return sessions, Path(settings.state_dir).expanduser() if settings.state_dir else sessions
 
 
 def own_readings(bus: Bus, handler: LineHandler | None) -> Iterator[Reading]:

@@ -14,14 +14,17 @@ from space.toolbox import Toolbox
 BUILD_FILE = Path(__file__).resolve().parent.parent / "BUILD"
 """Beside the entry file of a bundle, written by `deploy`; one line."""
 
+SOURCE = "source"
+"""Build id of a checkout, which is no build."""
+
 
 @cache
 def build_id() -> str:
     """The id of this build, `source` where it runs from a checkout."""
     try:
-        return BUILD_FILE.read_text(encoding="utf-8").strip() or "source"
+        return BUILD_FILE.read_text(encoding="utf-8").strip() or SOURCE
     except OSError:
-        return "source"
+        return SOURCE
 
 
 def health_route(toolbox: Toolbox) -> Route:

@@ -21,7 +21,7 @@ from executor.backend import Backend
 from executor.errors import ExecutorError
 from space.access import HostCheck, KeyCheck
 from space.connections import let_go_of_the_deaf, outlast_clients, raise_descriptor_limit
-from space.health import build_id, health_route
+from space.health import SOURCE, build_id, health_route
 from space.mcp import Endpoint
 from space.page import CSS, HEAD, build_page, theme
 from space.page_uploads import forget_broken_uploads
@@ -45,7 +45,9 @@ class Space:
         self.settings = settings
         self._handler = monitoring.configure(settings)
         self.executor = Executor(settings, backend=backend)
-        self._monitoring = monitoring.subscribe(self.executor.bus, settings, self._handler)
+        # a checkout has no build to name; monitoring knows the version of one that is installed
+        build = "" if build_id() == SOURCE else build_id()
+        self._monitoring = monitoring.subscribe(self.executor.bus, settings, self._handler, build=build)
         self.toolbox = Toolbox(self.executor, settings, self.executor.bus, tools)
         self._endpoint = Endpoint(self.toolbox, self.executor.bus, version=build_id(), single_user=settings.single_user)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -97,8 +98,19 @@ def test_this_machine_has_plausible_figures(tmp_path: Path) -> None:
     assert 0 < host.cpu_limit() <= (os.cpu_count() or 1)
     assert psutil.Process().memory_info().rss / 4 < host.memory_bytes() < host.memory_limit()
     assert host.memory_limit() <= psutil.virtual_memory().total
-    assert 0 < host.disk_free() <= host.disk_size()
     assert set(host.network_bytes()) == {"received", "sent"}
+
+
+def test_each_disk_has_figures_of_its_own(tmp_path: Path) -> None:
+    def figures(host: Host) -> dict[str, float]:
+        return {m.name: m.samples[0].value for m in Readings(host.readings("x")).collect() if "disk" in m.name}
+
+    both = figures(Host(tmp_path, Path("/dev/shm")))  # another disk than that of temporary folders
+    assert both["x_disk_bytes"] == shutil.disk_usage(tmp_path).total
+    assert both["x_store_disk_bytes"] == shutil.disk_usage("/dev/shm").total
+    assert 0 < both["x_disk_free_bytes"] <= both["x_disk_bytes"]
+    assert 0 < both["x_store_disk_free_bytes"] <= both["x_store_disk_bytes"]
+    assert set(figures(Host(tmp_path))) == {"x_disk_bytes", "x_disk_free_bytes"}
 
 
 def test_what_cannot_be_read_is_left_out_and_the_rest_is_given(tmp_path: Path) -> None:

@@ -120,6 +120,16 @@ def test_what_needs_a_look_is_a_warning_or_an_error(watched: Watched) -> None:
     assert watched.lines("sandbox")[0]["missing"] == "landlock: the kernel is too old"
 
 
+def test_a_server_that_stops_names_every_session_that_was_not_saved(watched: Watched) -> None:
+    sessions = [f"a-session-{number:02}" for number in range(30)]
+    watched.say(*(opened(session_id=session) for session in sessions))
+    watched.say(*(events.Fault(where="shutdown", detail=f"session {session} was not saved") for session in sessions))
+    watched.say(*(events.Fault(where="sweep", detail="again") for _ in range(30)))
+    named = [line["detail"] for line in watched.lines("fault") if line["where"] == "shutdown"]
+    assert named == [f"session {watched.of(session)} was not saved" for session in sessions]
+    assert len(watched.lines("fault")) == 40
+
+
 def test_a_burst_of_violations_is_counted_per_owner_and_rule(watched: Watched) -> None:
     watched.say(
         *(violated(owner="one") for _ in range(200)), violated(owner="two"), violated(owner="one", rule="other-rule")

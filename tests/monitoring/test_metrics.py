@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from executor import events
 from executor.results import LANGUAGES
+from executor.settings import Settings
 from monitoring.labels import Bounded, cause_of_death
-from monitoring.metrics import DURATIONS
+from monitoring.metrics import AGES, DURATIONS
 from monitoring.reference import event_kinds
 from tests.monitoring.conftest import Watched
 from tests.monitoring.script import called, closed, execution, finished, opened, started, violated
@@ -108,7 +109,12 @@ def test_calls_connections_refusals_and_faults_are_counted(watched: Watched) -> 
     assert watched.value("backend_start_seconds") == 2
 
 
+def test_the_age_of_a_session_that_nobody_used_until_it_expired_has_a_bucket() -> None:
+    assert AGES[-1] == Settings().retention_days * 86_400
+
+
 def test_the_sandbox_is_told_as_level_rank_and_layers(watched: Watched) -> None:
+    assert watched.value("sandbox_level", level="weak") is None, "not known yet: the alert asks for this series"
     watched.say(events.SandboxProbed(level="strong", layers={"landlock": (True, "on"), "namespaces": (False, "off")}))
     assert [watched.value("sandbox_level", level=level) for level in ("full", "strong", "weak")] == [0, 1, 0]
     assert watched.value("sandbox_rank") == 1

@@ -31,6 +31,8 @@ TOKEN = "hf_" + "aBcDeFgHiJkLmNoP"
         "GET /metrics?key=xyz123456 HTTP/1.1",
         "GET /gradio_api/mcp/messages/?session_id=xyz123456 HTTP/1.1",
         "https://host/a?b=1&token=xyz123456&c=2",
+        "GET /?session=xyz123456 HTTP/1.1",
+        "https://host/?__theme=dark&session=xyz123456",
         "GET /files/xyz123456.abcdefgh.0123456789 HTTP/1.1",
         "https://host/upload/xyz123456.abcdefgh.0123456789",
         "connect to https://user:xyz123456@host/path",
@@ -55,6 +57,7 @@ def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
         "the keys: a, b and c",
         "basic needs: food and water",
         "GET /files/ HTTP/1.1",
+        "session=closed, 3 left",
         "https://host:8080/page?tab=run&sort=asc",
         "monkey: banana, donkey=carrot",
         "read 512 tokens of text",
@@ -87,11 +90,14 @@ def test_secrets_come_from_the_settings_and_from_variables_named_like_secrets() 
         "OPENAI_API_KEY": "from-env-4",
         "HOME": "/home/somebody",
         "AUTH_MODE": "none",
+        "SHORT_TOKEN": "only-7c",
+        "TOKEN_FILE": "/run/a-token",
         "LANG": "C.UTF-8-long",
     }
-    text = "door-key admin-key scrape-key salty-salt from-env-1 from-env-2 from-env-3 from-env-4 none /home/somebody"
-    clean = Redactor.of(settings, environ).text(text)
-    assert clean == " ".join([REDACTED] * 8) + " none /home/somebody"
+    text = "door-key admin-key scrape-key salty-salt from-env-1 from-env-2 from-env-3 from-env-4 "
+    others = "none only-7c /run/a-token"
+    clean = Redactor.of(settings, environ).text(text + others)
+    assert clean == f"{REDACTED} " * 8 + others
 
 
 def test_nested_data_is_cleaned_by_key_and_by_value() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -132,6 +136,25 @@ async def test_on_the_way_out_all_events_are_heard(watched: Watched) -> None:
                 watched.bus.publish(event)
     assert len(watched.lines("execution")) == 100
     assert watched.value("executions_total", language="python", status="ok") == 100
+
+
+def test_the_sessions_disk_and_the_snapshots_disk_are_told_apart(
+    watch: Callable[..., Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=free[folder], total=100)
+
+    work, kept = tmp_path / "work", tmp_path / "kept"
+    free = {work: 1, kept: 2, Path(tempfile.gettempdir()): 3}
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    for settings, expected in (
+        ({"work_dir": str(work), "state_dir": str(kept)}, (1, 2)),
+        ({"state_dir": str(kept)}, (3, 2)),
+        ({"work_dir": str(work)}, (1, 1)),  # snapshots in a folder of the work's
+        ({"work_dir": str(work), "state_dir": str(kept), "snapshots": False}, (1, None)),
+    ):
+        watched = watch(**settings)
+        assert (watched.value("disk_free_bytes"), watched.value("store_disk_free_bytes")) == expected
 
 
 def test_a_broken_log_does_not_make_the_metrics_deaf(watched: Watched) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from executor.errors import SettingsError
-from executor.settings import Settings
+from executor.settings import Settings, documented
 from space import state
 from space.state import how_long, with_store
 
@@ -37,6 +37,12 @@ def test_on_a_space_they_are_kept_on_its_volume_and_nowhere_else(volume: Path) -
     assert "not a restart" in how_long(with_store(space))
     volume.mkdir()
     assert with_store(space).state_dir == str(volume / "code-interpreter")
+
+
+def test_the_help_of_the_setting_names_these_folders() -> None:
+    (meaning,) = [meaning for name, _, meaning in documented() if name == "STATE_DIR"]
+    assert f"`~/.local/state/{state.NAME}`" in meaning
+    assert f"`{state.VOLUME / state.NAME}`" in meaning
 
 
 def test_what_the_operator_says_holds_or_stops_the_start(tmp_path: Path, volume: Path) -> None:
