@@ -46,28 +46,30 @@ async def test_an_error_is_data_and_what_came_before_it_stays(caller):
     assert (await caller.run("print(y)")).stdout == "5\n"
 
 
-async def test_output_streams_while_the_cell_runs(caller):
-    code = "import time\nfor n in range(3):\n    print(n)\n    time.sleep(0.3)"
-    session_id, execution_id = await caller.executor.start_execution(
-        code, language="python", owner="alice", session_id=caller.session_id
+async def streamed(caller, first, rest):
+    """The execution and events of a cell that does `rest` only once what `first` prints has streamed."""
+    code = f"import os, time\n{first}\nwhile not os.path.exists('go'): time.sleep(0.01)\n{rest}"
+    _, execution_id = await caller.executor.start_execution(
+        code, language="python", owner="alice", session_id=caller.session_id, timeout=20
     )
-    events, times = [], []
-    async for event in caller.executor.attach(execution_id, session_id=session_id, owner="alice"):
+    events = []
+    async for event in caller.executor.attach(execution_id, session_id=caller.session_id, owner="alice"):
+        if isinstance(event, OutputChunk) and not any(isinstance(former, OutputChunk) for former in events):
+            await caller.put("go", b"")
         events.append(event)
-        times.append(time.monotonic())
-    assert [event.text for event in events if isinstance(event, OutputChunk)] == ["0\n", "1\n", "2\n"]
-    assert isinstance(events[-1], Finished)
-    assert times[-1] - times[0] > 0.3
-    again = [event async for event in caller.executor.attach(execution_id, session_id=session_id, owner="alice")]
-    assert again == [events[-1]]
+    return execution_id, events
+
+
+async def test_output_streams_while_the_cell_runs(caller):
+    execution_id, events = await streamed(caller, "print('0')", "print('1')")
+    assert [event.text for event in events if isinstance(event, OutputChunk)] == ["0\n", "1\n"]
+    assert isinstance(events[-1], Finished) and events[-1].result.status == "ok"
+    attached = caller.executor.attach(execution_id, session_id=caller.session_id, owner="alice")
+    assert [event async for event in attached] == [events[-1]]
 
 
 async def test_what_streams_streams_to_its_end(caller):
-    code = "import time\nprint('a'); time.sleep(0.3); print('b'); time.sleep(0.01); print('c')"
-    _, execution_id = await caller.executor.start_execution(
-        code, language="python", owner="alice", session_id=caller.session_id
-    )
-    events = [e async for e in caller.executor.attach(execution_id, session_id=caller.session_id, owner="alice")]
+    _, events = await streamed(caller, "print('a')", "print('b'); time.sleep(0.01); print('c')")
     assert "".join(e.text for e in events if isinstance(e, OutputChunk)) == "a\nb\nc\n" == events[-1].result.stdout
 
 

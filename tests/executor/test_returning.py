@@ -103,10 +103,13 @@ async def test_what_was_lost_is_told_also_when_it_was_looked_at_parked_and_resta
     chosen = settings(park_after=1.0)
     async with Executor(chosen) as executor:
         first = await run(executor, "x = 1; open('f', 'w').close()", **A)
+        session = executor._up.keeper.table.get(first.session_id)
+        session.using += 1  # however long saving takes, it is not parked before it is killed
         await saved(executor)
         (zygote,) = zygotes()
         for leader in zygote.children():
             os.kill(leader.pid, signal.SIGKILL)
+        session.using -= 1
         await until(lambda: executor.list_sessions(**A)[0].state == "parked")
         for _ in range(2):
             # no cell: nobody hears what it is told

@@ -136,8 +136,11 @@ def test_signals_reach_own_children_and_nobody_else(layers):
 
 
 def test_a_process_that_hides_is_killed_in_the_end(layers):
+    # all wait for all to be there: forks of the first ones could else leave no room to start the last one
     program = (
         "import os, time\n"
+        "open(f'{os.getpid()}.ready', 'w').close()\n"
+        "while not os.path.exists('go'): time.sleep(0.001)\n"
         "end = time.monotonic() + 20\n"
         "while time.monotonic() < end:\n"
         "    try:\n"
@@ -149,6 +152,9 @@ def test_a_process_that_hides_is_killed_in_the_end(layers):
     def act():
         for _ in range(3):
             subprocess.Popen([sys.executable, "-S", "-c", program], start_new_session=True)
+        while sum(name.endswith(".ready") for name in os.listdir()) < 3:
+            time.sleep(0.01)
+        open("go", "w").close()
         time.sleep(0.3)
         return os.getpid()
 

@@ -7,6 +7,18 @@ import pytest
 from python_fixtures import *  # noqa: F403  fixtures
 
 
+def interrupted_at(worker, code, mark):
+    """Run a cell that is interrupted once it has made the file `mark`."""
+    (worker.folder / mark).unlink(missing_ok=True)
+    execution_id = worker.send(code)
+    until = time.monotonic() + 20
+    while not (worker.folder / mark).exists():
+        assert time.monotonic() < until, f"{mark} was not made"
+        time.sleep(0.01)
+    worker.interrupt()
+    return worker.collect(execution_id)
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -72,13 +84,19 @@ def test_an_interrupt_ends_the_cell_and_keeps_the_variables(shared, code):
 
 
 def test_an_interrupted_await_does_not_go_on_in_the_next_cell(shared):
-    cell = shared.run("import asyncio\nawait asyncio.sleep(0.5)\nprint('went on')", interrupt_after=0.2)
-    assert cell.status == "interrupted"
-    assert shared.run("await asyncio.sleep(0.6)").out == ""
+    code = (
+        "import asyncio\ngo = asyncio.Event()\n"
+        "async def wait():\n    open('waiting', 'w').close()\n    await go.wait()\n"
+        "await wait()\nprint('went on')"
+    )
+    assert interrupted_at(shared, code, "waiting").status == "interrupted"
+    cell = shared.run("go.set()\nawait asyncio.sleep(0.2)")
+    assert (cell.status, cell.out) == ("ok", "")
 
 
 def test_figures_of_an_interrupted_cell_come_back(shared):
-    cell = shared.run("plt.plot([1, 2])\nwhile True:\n    pass", interrupt_after=0.4)
+    code = "plt.plot([1, 2])\nopen('drawn', 'w').close()\nwhile True:\n    pass"
+    cell = interrupted_at(shared, code, "drawn")
     assert cell.status == "interrupted"
     assert len(cell.pictures) == 1
 
@@ -126,11 +144,11 @@ def test_a_storm_of_raising_alarms_tears_no_frame(worker):
 
 
 def test_user_handlers_of_sigint_hold_for_their_cell(shared):
-    cell = shared.run(
+    code = (
         "import signal, time\nseen = []\nsignal.signal(signal.SIGINT, lambda *a: seen.append(1))\n"
-        "time.sleep(0.6)\nseen",
-        interrupt_after=0.3,
+        "open('armed', 'w').close()\nwhile not seen:\n    time.sleep(0.01)\nseen"
     )
+    cell = interrupted_at(shared, code, "armed")
     assert (cell.status, cell.result) == ("ok", "[1]")
     assert shared.run("time.sleep(10)", interrupt_after=0.2).status == "interrupted"
 
@@ -220,10 +238,11 @@ def test_multiprocessing_by_fork_works(shared):
 
 def test_threads_may_print_and_display_after_their_cell(shared):
     shared.run(
-        "import threading, time\ndef late():\n    time.sleep(0.2)\n    print('late')\n    display('late, too')\n"
-        "threading.Thread(target=late).start()"
+        "import threading\ngo = threading.Event()\n"
+        "def late():\n    go.wait()\n    print('late')\n    display('late, too')\n"
+        "thread = threading.Thread(target=late)\nthread.start()"
     )
-    cell = shared.run("time.sleep(0.4)")
+    cell = shared.run("go.set()\nthread.join()")
     assert cell.out == "late\n"
     assert cell.texts == ["'late, too'"]
 
