@@ -77,7 +77,8 @@ def settings(tmp_path_factory, **overrides):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def executor(tmp_path_factory):
-    async with Executor(settings(tmp_path_factory)) as running:
+    # on a busy machine, a second may be too little for a soft stop
+    async with Executor(settings(tmp_path_factory, interrupt_grace=5.0)) as running:
         yield running
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from executor import Executor
+from executor import Executor, parking
 from executor.events import SnapshotTaken
 from tests.executor.conftest import A, run, saved
 from tests.executor.crowd import until
@@ -12,7 +12,8 @@ from tests.executor.crowd import until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_a_session_that_rests_and_is_saved_is_parked_without_being_saved_again(settings):
+async def test_a_session_that_rests_and_is_saved_is_parked_without_being_saved_again(settings, monkeypatch):
+    monkeypatch.setattr(parking, "LOOK_SECONDS", 30.0)  # a leader that does not tell in time counts as at work
     events = []
     chosen = settings(max_sessions=1, snapshot_after=0.1, security_policy="standard")
     async with Executor(chosen) as executor:

@@ -177,10 +177,10 @@ async def test_a_state_that_hangs_when_it_is_loaded_again_costs_itself_and_not_t
         )
         await run(executor, "1", owner="b", conversation="1")
         await run(executor, "echo 'for (;;) {}' > m.js", "bash", **A)
-        first = await run(executor, "m.x", "javascript", timeout=2, **A)
+        first = await run(executor, "m.x", "javascript", timeout=6, **A)
         told = " ".join(first.notices)
         assert first.status == "timeout" and "kept and loaded once more" in told and "lost" not in told, told
-        second = await run(executor, "m.x", "javascript", timeout=2, **A)
+        second = await run(executor, "m.x", "javascript", timeout=6, **A)
         told = " ".join(second.notices)
         assert second.status == "timeout" and "could not be brought back" in told and "second time" in told, told
         assert "kept" not in told, told
@@ -203,7 +203,7 @@ async def test_a_cell_that_is_stopped_while_its_variables_are_loaded_does_not_co
         await run(executor, "1", owner="b", conversation="1")
         await run(executor, HANGS_ONCE, "bash", **A)
         if how == "timeout":
-            stopped = await run(executor, "other", "javascript", timeout=2, **A)
+            stopped = await run(executor, "other", "javascript", timeout=6, **A)
         else:
             session, execution = await executor.start_execution("other", language="javascript", **A)
             async with asyncio.timeout(20):
@@ -228,6 +228,7 @@ async def test_a_python_that_hangs_once_when_it_starts_anew_has_its_variables_in
         code = "import os, time; first = not os.path.exists('seen'); open('seen', 'w').close()"
         await run(executor, f'echo "{code}; time.sleep(60 * first)" > slow.py', "bash", **A)
         await run(executor, "import os; os.abort()", **A)
+        await until(lambda: list(executor._backend._sessions.glob("*/seen")))
         stopped = await run(executor, "kept", timeout=1, **A)
         assert stopped.status == "timeout" and "kept and loaded once more" in " ".join(stopped.notices), stopped
         loaded = await run(executor, "print(kept)", **A)

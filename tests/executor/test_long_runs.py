@@ -8,7 +8,10 @@ from executor import Busy, NoSuchExecution, NoSuchFile, NoSuchSession
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SLOW = "import time\nprint('begun', flush=True)\ntime.sleep({})\nprint('done')"
+HELD = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.02)\n"
+"""A cell that lasts until its test puts the file."""
+
+SLOW = f"print('begun', flush=True)\n{HELD}print('done')"
 
 
 async def begin(caller, code, language="python", **kwargs):
@@ -40,17 +43,18 @@ async def printed(caller, execution_id, text):
 
 
 async def test_who_waits_long_enough_gets_the_result(caller):
-    execution_id = await begin(caller, SLOW.format(0.2))
+    execution_id = await begin(caller, "import time\nprint('begun', flush=True)\ntime.sleep(0.2)\nprint('done')")
     result = await wait(caller, 30, execution_id)
     assert (result.status, result.stdout, result.execution_id) == ("ok", "begun\ndone\n", execution_id)
 
 
 async def test_after_its_patience_a_caller_gets_the_output_so_far_and_then_the_end(caller):
-    execution_id = await begin(caller, SLOW.format(2))
+    execution_id = await begin(caller, SLOW)
     await printed(caller, execution_id, "begun")
     early = await wait(caller, 0.05, execution_id)
     assert (early.status, early.stdout, early.return_code, early.success) == ("running", "begun\n", None, False)
     assert early.execution_id == execution_id and "get_execution_result" in early.notices[0]
+    await caller.put("go", b"")
     late = await wait(caller, 30)
     assert (late.status, late.stdout) == ("ok", "begun\ndone\n")
     assert await wait(caller, 0, execution_id) == late
@@ -78,21 +82,23 @@ async def test_code_that_its_caller_still_waits_for_lets_others_queue(caller):
 
 
 async def test_code_that_waits_for_its_turn_says_so(caller):
-    first = await begin(caller, "import time; time.sleep(1.5)")
+    first = await begin(caller, HELD)
     second = await begin(caller, "print(2)")
     waiting = await wait(caller, 0.05, second)
     assert waiting.status == "running" and "not begun" in waiting.notices[0]
+    await caller.put("go", b"")
     assert (await wait(caller, 30, second)).stdout == "2\n"
     assert (await wait(caller, 0, first)).status == "ok"
 
 
 async def test_giving_up_the_wait_ends_nothing(caller):
-    execution_id = await begin(caller, SLOW.format(1))
+    execution_id = await begin(caller, SLOW)
     waiting = asyncio.create_task(wait(caller, 60, execution_id))
     await asyncio.sleep(0.2)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    await caller.put("go", b"")
     assert (await wait(caller, 30, execution_id)).stdout == "begun\ndone\n"
 
 
@@ -106,11 +112,12 @@ async def test_output_so_far_has_its_newest_part_however_much_there_is(caller):
 
 
 async def test_pictures_come_with_the_end_and_other_values_at_once(caller):
-    code = "plt.plot([1, 2]); plt.show()\ndisplay(42)\nprint('shown', flush=True)\nimport time; time.sleep(1.5)"
+    code = f"plt.plot([1, 2]); plt.show()\ndisplay(42)\nprint('shown', flush=True)\n{HELD}"
     execution_id = await begin(caller, code)
     early = await printed(caller, execution_id, "shown")
     assert [output.data["text/plain"] for output in early.outputs] == ["42"]
     assert "1 picture so far" in early.notices[0]
+    await caller.put("go", b"")
     late = await wait(caller, 30, execution_id)
     assert [bool(output.picture) for output in late.outputs] == [True, False]
 

@@ -20,15 +20,17 @@ from tests.sandbox.confined import confined
 ROOT = Path(__file__).parent.parent.parent
 HELD = 120 * MIB
 """Bytes that a holder of one process takes, of random content: equal pages might be merged."""
+LOOKED = 2.0
+"""Seconds within which the leader has looked, however busy the machine is."""
 
 
 def nothing() -> None:
-    time.sleep(0.5)
+    time.sleep(LOOKED)
 
 
 def heap() -> None:
     held = bytearray(os.urandom(1)) * HELD
-    time.sleep(0.5)
+    time.sleep(LOOKED)
     del held
 
 
@@ -36,7 +38,7 @@ def memfd() -> None:
     files = [os.memfd_create("x") for _ in range(HELD // (8 * MIB))]
     for fd in files:
         os.write(fd, b"x" * (8 * MIB))
-    time.sleep(0.5)
+    time.sleep(LOOKED)
 
 
 def forgotten() -> None:
@@ -45,7 +47,7 @@ def forgotten() -> None:
     for at in range(0, HELD, MIB):
         held[at : at + MIB] = b"x" * MIB
     held.madvise(mmap.MADV_DONTNEED)
-    time.sleep(0.5)
+    time.sleep(LOOKED)
 
 
 def sockets() -> None:
@@ -58,7 +60,7 @@ def sockets() -> None:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     end.send(b"x" * 65536)
-        time.sleep(1.5)
+        time.sleep(LOOKED)
 
     _in_children(fill)
 
@@ -66,7 +68,7 @@ def sockets() -> None:
 def shared() -> None:
     """Pages that four children have from their parent."""
     held = bytearray(os.urandom(1)) * (150 * MIB)
-    _in_children(lambda: time.sleep(0.7))
+    _in_children(lambda: time.sleep(LOOKED))
     del held
 
 

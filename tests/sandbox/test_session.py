@@ -202,7 +202,7 @@ def test_unlinked_files_count_for_the_folder(layers):
         os.unlink("gone")
         for _ in range(8):
             os.write(fd, b"x" * MIB)
-        time.sleep(0.3)
+        time.sleep(2)
         return fd
 
     outcome = confined(act, layers=layers)

@@ -124,11 +124,14 @@ class Leader:
         *,
         outgoing: bytes = b"",
         at: tuple[float, Callable[[], None]] | None = None,
+        once: Path | None = None,
         seconds: float = 30,
     ) -> Cell:
-        """Move bytes until `until` holds or the process ends; `at` is something to do after so many seconds."""
+        """Move bytes until `until` holds or the process ends; `at` is something to do after so many seconds, which
+        count from the moment when `once` is there."""
         cell = Cell()
         begun = time.monotonic()
+        since = 0.0
         out, err = self.process.stdout, self.process.stderr
         assert out is not None
         assert err is not None
@@ -137,7 +140,9 @@ class Leader:
             now = time.monotonic() - begun
             if now > seconds:
                 raise TimeoutError(f"no end after {seconds} s: {cell.out[-500:]!r} {cell.err[-500:]!r} {cell.events}")
-            if at is not None and now >= at[0]:
+            if at is not None and once is not None and not once.exists():
+                since = now
+            elif at is not None and now >= since + at[0]:
                 at[1]()
                 at = None
             # the end of the process, not of the pipe: background jobs keep pipes open
@@ -184,8 +189,10 @@ class Leader:
         else:
             cell.stderr = (cell.stderr + data)[-1_000_000:]
 
-    def run(self, code: str, *, interrupt_after: float | None = None, seconds: float = 30) -> Cell:
-        """Execute one cell to its end, or to the end of the process."""
+    def run(
+        self, code: str, *, interrupt_after: float | None = None, once: Path | None = None, seconds: float = 30
+    ) -> Cell:
+        """Execute one cell to its end, or to the end of the process; `interrupt_after` counts from `once` on."""
         self.number += 1
         name = f"e{self.number}"
         at = (interrupt_after, self.interrupt) if interrupt_after is not None else None
@@ -193,6 +200,7 @@ class Leader:
             lambda cell: any(event["event"] == "done" and event["id"] == name for event in cell.events),
             outgoing=self.interpreter.execute(name, code, self.number),
             at=at,
+            once=once,
             seconds=seconds,
         )
 

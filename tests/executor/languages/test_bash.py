@@ -23,8 +23,11 @@ class Shell(Leader):
         super().__init__(Bash(folder=folder, memory_mb=100), folder)
 
     def finish(self, code: str, *, interrupt_after: float | None = None) -> tuple[Cell, Done | None]:
-        """A cell, and how it ended: None where a signal killed the shell."""
-        cell = self.run(code, interrupt_after=interrupt_after)
+        """A cell, and how it ended: None where a signal killed the shell. A stop comes so long after the cell has made
+        `begun` in the folder: what comes before the cell's own trap is ignored."""
+        begun = self.folder / "begun"
+        begun.unlink(missing_ok=True)
+        cell = self.run(code, interrupt_after=interrupt_after, once=begun)
         if cell.exited is None:
             return cell, cell.done
         bash = self.interpreter
@@ -237,7 +240,7 @@ def test_odd_settings_do_not_break_the_driver(bash: Shell, code: str) -> None:
 )
 def test_a_stop_keeps_everything(bash: Shell, code: str) -> None:
     bash.run(STATE)
-    cell, done = bash.finish(f"here=1\n{code}", interrupt_after=0.3)
+    cell, done = bash.finish(f"here=1; : >~/begun\n{code}", interrupt_after=0.3)
     assert done is not None
     assert done["status"] == "interrupted"
     assert "never" not in cell.out
@@ -248,11 +251,11 @@ def test_a_stop_keeps_everything(bash: Shell, code: str) -> None:
 
 
 def test_a_background_job_survives_a_stop_and_ends_its_work(bash: Shell) -> None:
-    bash.run("(sleep 0.7; echo from the back >late) &")
-    _, done = bash.finish("sleep 99", interrupt_after=0.1)
+    bash.run("(until [[ -e go ]]; do sleep 0.05; done; echo from the back >late) &")
+    _, done = bash.finish(": >begun; sleep 99", interrupt_after=0.1)
     assert done is not None
     assert done["status"] == "interrupted"
-    assert bash.run("until [[ -s late ]]; do sleep 0.05; done; cat late").out == "from the back\n"
+    assert bash.run(": >go; until [[ -s late ]]; do sleep 0.05; done; cat late").out == "from the back\n"
 
 
 def test_jobs_last_from_cell_to_cell(bash: Shell) -> None:
@@ -273,12 +276,12 @@ def test_a_stop_between_cells_does_nothing(bash: Shell) -> None:
 
 def test_a_guest_may_handle_the_stop_itself(bash: Shell) -> None:
     cell, done = bash.finish(
-        "trap 'echo caught; break' INT; while true; do sleep 0.1; done; echo on", interrupt_after=0.3
+        "trap 'echo caught; break' INT; : >begun; while true; do sleep 0.1; done; echo on", interrupt_after=0.3
     )
     assert cell.out == "caught\non\n"
     assert done is not None
     assert done["status"] == "ok"
-    assert bash.finish("sleep 99", interrupt_after=0.1)[0].seconds < 5
+    assert bash.finish(": >begun; sleep 99", interrupt_after=0.1)[0].seconds < 5
 
 
 def test_functions_and_options_of_the_driver_are_not_the_guests(bash: Shell) -> None:

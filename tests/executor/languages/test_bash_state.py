@@ -83,9 +83,9 @@ def test_jobs_and_open_files_are_named_as_lost(tmp_path: Path) -> None:
 
 def test_looking_at_the_jobs_takes_none_of_them_away(tmp_path: Path) -> None:
     with shell(tmp_path) as first:
-        first.run("(exit 3) & ended=$!; (sleep 0.3; exit 4) &")
+        first.run("(exit 3) & ended=$!; (while [[ ! -e go ]]; do sleep 0.02; done; exit 4) &")
         first.run("true")
-        assert first.run("wait %2; echo $?; wait $ended; echo $?").out == "4\n3\n"
+        assert first.run(": >go; wait %2; echo $?; wait $ended; echo $?").out == "4\n3\n"
 
 
 def test_a_variable_that_was_unset_is_no_longer_told(tmp_path: Path) -> None:

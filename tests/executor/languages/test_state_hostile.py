@@ -201,13 +201,14 @@ def test_the_guest_does_not_meet_the_copy(worker, threads):
     meet = "try:\n    os.waitpid(-1, os.WNOHANG)\nexcept ChildProcessError:\n    print('no child', heard)"
     worker.run(f"{threads}import os, signal\nheard = []\nsignal.signal(signal.SIGCHLD, lambda *a: heard.append(a))")
     worker.run(
-        "import time\nclass Slow:\n    def __reduce__(self):\n        time.sleep(1)\n        return Slow, ()\nx = Slow()"
+        "import time\nclass Slow:\n    def __reduce__(self):\n        while not os.path.exists('go'): time.sleep(0.01)\n        return Slow, ()\nx = Slow()"
     )
     path = worker.folder / ".state" / "python"
     worker.control.sendall(worker.speaker.save(".state/python", limit=1 << 30))
     # while it is at work, and when it has ended
     assert worker.run(meet).out == "no child []\n"
     assert not path.exists()
+    (worker.folder / "go").touch()
     until = time.monotonic() + 20
     while not path.exists() and time.monotonic() < until:
         time.sleep(0.01)
@@ -255,13 +256,13 @@ def test_a_fork_of_the_state_that_the_guest_hears_of_is_as_any_other(worker):
 
 def test_a_cell_right_after_the_order_runs_while_the_copy_works(worker):
     worker.run(
-        "import time\nclass Slow:\n    def __reduce__(self):\n        time.sleep(2)\n        return Slow, ()\nslow = Slow()"
+        "import os, time\nclass Slow:\n    def __reduce__(self):\n        while not os.path.exists('go'): time.sleep(0.01)\n        return Slow, ()\nslow = Slow()"
     )
     worker.control.sendall(worker.speaker.save(".state/python", limit=1 << 30))
-    began = time.monotonic()
     assert worker.run("1 + 1").result == "2"
-    assert time.monotonic() - began < 1.5
+    # a cell that waited for the copy would find the file, as a name that takes more than 4 s is given up
     assert not (worker.folder / ".state" / "python").exists()
+    (worker.folder / "go").touch()
 
 
 def test_the_state_is_that_of_the_moment_of_the_order(worker, fresh):
