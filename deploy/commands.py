@@ -22,7 +22,7 @@ from deploy.rollback import rollback
 from deploy.smoke import Smoke
 from deploy.state import build_of
 from deploy.tokens import may_deploy, read_token
-from deploy.wait import wait_for_build, wake
+from deploy.wait import BuildFailed, wait_for_build, wake
 from monitoring.prometheus import RULES, configuration
 from monitoring.reader import read
 
@@ -60,6 +60,8 @@ def plan(c: Context) -> Exit:
 def apply_(c: Context) -> Exit:
     """Create or update the Space, wait for it, try it, and print what LibreChat needs."""
     may_deploy(c.account, c.target.space.partition("/")[0])
+    if not c.args.no_wait:
+        c.check_read_token()
     _resolve(c)
     done = apply(c.hub, c.target, c.bundle, say=say, adopt=c.args.adopt, make_private=c.args.make_private)
     for sentence in done.plan.drift:
@@ -70,7 +72,7 @@ def apply_(c: Context) -> Exit:
         try:
             wait_for_build(c.hub, done.space, done.address, c.access, build_id=done.build_id, say=say)
             code = Exit.OK if c.args.no_smoke else _smoke(c, done.address, done.build_id)
-        except DeployError as error:
+        except BuildFailed as error:
             raise DeployError(f"{error}{_go_back(c, done)}", error.code) from error
         if code is not Exit.OK:
             say(_go_back(c, done).strip())

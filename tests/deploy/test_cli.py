@@ -16,7 +16,7 @@ from deploy.arguments import parser
 from deploy.bundle import PROJECT
 from deploy.cli import main
 from deploy.errors import Exit
-from tests.deploy.conftest import FAST, READ, SECRETS, WRITE
+from tests.deploy.conftest import FAST, FREE, READ, SECRETS, WRITE
 from tests.hub import Fault, LocalHub, Slow, Status
 from tests.hub.space import LocalSpace
 
@@ -115,6 +115,29 @@ def test_a_new_build_that_fails_is_taken_back_where_asked(run, hub: LocalHub, tm
     assert "The build before runs again" in said
     assert hub.spaces["ada/code"].files["BUILD"] == first
     assert hub.spaces["ada/code"].running.files["BUILD"] == first
+
+
+@pytest.mark.parametrize(
+    ("script", "read", "code"),
+    [(["BUILDING", "PAUSED"], READ, Exit.PAUSED), (["BUILDING", "RUNNING"], FREE, Exit.WRONG_TOKEN)],
+)
+def test_a_build_that_is_not_at_fault_is_not_taken_back(run, hub: LocalHub, tmp_path, script, read, code) -> None:
+    settings = tmp_path / "deploy.toml"
+    run("apply", *QUICK)
+    settings.write_text('title = "Another"\n' + settings.read_text())
+    hub.spaces["ada/code"].build_script = script
+    hub.forget()
+    seen, said = run("apply", *QUICK, "--rollback-on-failure", read=read)
+    assert seen == code, said
+    assert len(hub.asked("commit")) == 1, "the new build alone"
+
+
+def test_a_read_token_that_is_refused_is_said_before_anything_is_sent(run, hub: LocalHub) -> None:
+    code, said = run("apply", *QUICK, read="hf_expired00000")
+    assert code == Exit.TOKEN
+    assert "does not accept LIBRECHAT_HF_TOKEN" in said
+    assert "write access" not in said
+    assert hub.changes == []
 
 
 def test_logs_are_readable_and_can_be_filtered(run, hub: LocalHub) -> None:

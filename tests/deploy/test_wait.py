@@ -10,8 +10,9 @@ import pytest
 
 from deploy.errors import DeployError, Exit
 from deploy.probe import Access
-from deploy.wait import wait_for_build, wake
+from deploy.wait import BuildFailed, wait_for_build, wake
 from tests.deploy.conftest import FAST, READ, Deployer
+from tests.hub import Fault, Status
 from tests.hub.space import BUILD
 
 
@@ -100,6 +101,22 @@ def test_a_token_that_may_not_see_the_running_space_is_said(deployer: Deployer) 
             say=deployer.said.append,
         )
     assert stop.value.code == Exit.WRONG_TOKEN
+
+
+def test_faults_of_the_hub_are_waited_out_and_are_none_of_the_build(deployer: Deployer) -> None:
+    deployer.apply()
+    fault = Fault("GET", "runtime", 1, Status(503), lasts=True)
+    deployer.hub.faults.append(fault)
+    with pytest.raises(DeployError) as stop:
+        waited(deployer, start_timeout=0.2)
+    assert not isinstance(stop.value, BuildFailed)
+    assert stop.value.code == Exit.HUB
+    deployer.pace = FAST
+    deployer.hub.faults.clear()
+    deployer.hub.forget()
+    # more of them than one request is tried
+    deployer.hub.faults += [Fault("GET", "runtime", n, Status(503)) for n in range(2, 9)]
+    assert "no word from the Hub" in waited(deployer)
 
 
 def test_the_wait_ends_after_its_time(deployer: Deployer) -> None:
