@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy import doctor as doctors
 from deploy.apply import Applied, apply, survey, verified_private
 from deploy.bundle import PROJECT, collect
-from deploy.config import address_of
+from deploy.config import address_of, is_loopback
 from deploy.context import Context, say, warn
 from deploy.errors import DeployError, Exit
 from deploy.hardware import about
@@ -134,7 +134,16 @@ def smoke(c: Context) -> Exit:
     if c.args.address:
         token = read_token(c.environ)
         access = Access(token=token, access_key=c.environ.get("ACCESS_KEY", "")) if token else None
-        return _report(c, c.args.address.rstrip("/"), access, "")
+        address = c.args.address.rstrip("/")
+        return _report(
+            Smoke(
+                address,
+                access,
+                say=say,
+                allow_weak=c.wanted.settings.allow_weak_sandbox,
+                private=not is_loopback(address),
+            )
+        )
     return _smoke(c, c.address(), "")
 
 
@@ -242,17 +251,27 @@ def _resolve(c: Context) -> None:
 
 def _smoke(c: Context, address: str, build_id: str) -> Exit:
     c.check_read_token()
-    return _report(c, address, c.access, build_id)
+    offered = c.target.settings.tools
+    return _report(
+        Smoke(
+            address,
+            c.access,
+            build_id=build_id,
+            say=say,
+            allow_weak=c.target.settings.allow_weak_sandbox,
+            offered=offered,
+        )
+    )
 
 
-def _report(c: Context, address: str, access: Access | None, build_id: str) -> Exit:
-    report = asyncio.run(Smoke(address, access, build_id=build_id, say=say, allow_weak=c.allow_weak()).run())
+def _report(smoke: Smoke) -> Exit:
+    report = asyncio.run(smoke.run())
     if report.ok:
         say(f"{len(report.checks)} checks passed, sandbox {report.level}.")
         return Exit.OK
     failed = [check.name for check in report.checks if not check.ok]
     say(f"Failed: {'; '.join(failed)}. Run `python -m deploy doctor` and `python -m deploy logs` to learn why.")
-    return Exit.WEAK_SANDBOX if report.level == "weak" else Exit.SMOKE
+    return Exit.WEAK_SANDBOX if report.only_weak else Exit.SMOKE
 
 
 def _blocks(c: Context, address: str) -> str:

@@ -81,9 +81,14 @@ class Target:
             if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", package):
                 raise _refused(f"extra_apt: {package!r} is not the name of a Debian package")
         try:
-            Settings.from_env({**self.variables, **self.secrets})
+            self.settings  # noqa: B018 - reads all of them
         except SettingsError as error:
             raise _refused(str(error)) from None
+
+    @property
+    def settings(self) -> Settings:
+        """The app's settings as variables and secrets give them."""
+        return Settings.from_env({**self.variables, **self.secrets})
 
     @property
     def zero_gpu(self) -> bool:

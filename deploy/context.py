@@ -107,7 +107,3 @@ class Context:
                 f"{READ} is a token that may write (role {reader.role}). LibreChat needs to read only: make a "
                 "read-only one and use that in LibreChat's .env."
             )
-
-    def allow_weak(self) -> bool:
-        """Whether the target lets code run in a weak sandbox."""
-        return self.wanted.variables.get("ALLOW_WEAK_SANDBOX", "0").lower() in ("1", "true", "yes", "on")
