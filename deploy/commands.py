@@ -51,6 +51,8 @@ def plan(c: Context) -> Exit:
         say(f"drift: {sentence}")
     if state.exists and not state.ours:
         say("drift: the Space has files that this tool did not put there; apply would stop (see --adopt)")
+    for name in c.target.unknown:
+        say(f"note: {name} is no setting of the app; the README's table has them all")
     for change in todo.changes:
         say(f"  {change}")
     say(f"{len(todo.changes)} changes" if todo.changes else "Nothing to change.")
@@ -245,6 +247,7 @@ def _resolve(c: Context) -> None:
         sdk=sdk,
         python_version=c.target.python_version,
         zero_gpu=c.target.zero_gpu,
+        withheld=c.target.secrets,
     )
     say(f"  {len(found.packages)} packages{f', {found.note}' if found.note else ''}")
 

@@ -61,6 +61,13 @@ def test_plan_changes_nothing_and_tells_price_and_sleep(run, hub: LocalHub) -> N
     assert "Nothing to change." in run("plan")[1]
 
 
+def test_plan_names_what_is_no_setting(run, tmp_path) -> None:
+    settings = tmp_path / "deploy.toml"
+    settings.write_text(settings.read_text() + "SESSION_TTL = 7200\n")
+    assert "note: SESSION_TTL is no setting" in run("plan")[1]
+    assert "MAX_SESSIONS is no" not in run("plan")[1]
+
+
 def test_apply_then_status_logs_restart_pause_and_destroy(run, hub: LocalHub, monkeypatch) -> None:
     code, said = run("apply", *QUICK)
     assert code == 0
