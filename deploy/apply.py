@@ -52,7 +52,7 @@ def apply(
         refuse_strangers(read(hub, space, info), space, adopt=adopt, make_private=make_private)
         say(f"Making {space} private")
         hub.make_private(space)
-    info = verified_private(hub, space)
+    info = verified_private(hub, space, applying=True)
     state = read(hub, space, info)
     refuse_strangers(state, space, adopt=adopt, make_private=make_private)
     plan = make_plan(target, bundle, state)
@@ -65,7 +65,7 @@ def apply(
     if files := plan.of("file"):
         say(f"Uploading {sum(c.action != 'remove' for c in files)} files in one commit, build {bundle.build_id}")
         # once more: minutes may have passed, and code is as private as secrets are
-        verified_private(hub, space)
+        verified_private(hub, space, applying=True)
         head = hub.commit(
             space,
             title=f"{TITLE}{bundle.build_id}",
@@ -74,7 +74,7 @@ def apply(
             delete=[c.name for c in files if c.action == "remove"],
             wanted=bundle.oids,
         )
-    info = verified_private(hub, space)
+    info = verified_private(hub, space, applying=True)
     return Applied(
         space=space,
         address=address_of(info.host, hub.endpoint, space),
@@ -85,9 +85,17 @@ def apply(
     )
 
 
-def verified_private(hub: Hub, space: str) -> SpaceInfo:
-    """The Space, asked for just now, and private beyond doubt. Raises DeployError otherwise."""
+def verified_private(hub: Hub, space: str, *, applying: bool = False) -> SpaceInfo:
+    """The Space, asked for just now, and private beyond doubt. Raises DeployError otherwise.
+
+    `applying` says that this run has seen or made it already.
+    """
     info = hub.info(space)
+    if info is None and not applying:
+        raise DeployError(
+            f"There is no Space {space} that this token may see. Check owner and name, or run apply, which makes it.",
+            Exit.MISSING,
+        )
     if info is None:
         raise DeployError(
             f"The Hub does not show {space}, though it was just there. Check in the browser that the token's account "

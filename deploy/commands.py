@@ -124,10 +124,11 @@ def prometheus(c: Context) -> Exit:
 
 def wait(c: Context) -> Exit:
     """Wait until the build on the Hub answers."""
+    address = c.address()
     build = next((b for x in c.hub.commits(c.target.space) if (b := build_of(x.title))), "")
     if not build:
         raise DeployError(f"{c.target.space} has no build of this tool; run apply.", Exit.MISSING)
-    wait_for_build(c.hub, c.target.space, c.address(), c.access, build_id=build, say=say)
+    wait_for_build(c.hub, c.target.space, address, c.access, build_id=build, say=say)
     return Exit.OK
 
 

@@ -122,8 +122,8 @@ def resolve(
             raise DeployError(
                 "The Space's builder could not install this set: "
                 + " ".join(errors[-4:])
-                + " Change the range in pyproject.toml or in extra_pip; nothing was uploaded. Source distributions are not "
-                "tried here: leave a package without a wheel to the builder with --no-resolve.",
+                + " Change the range in pyproject.toml or in extra_pip; nothing was uploaded. Source distributions are "
+                "not tried here: leave a package without a wheel to the builder with --no-resolve.",
                 Exit.BUILD,
             )
         found = json.loads(report.read_text())["install"]

@@ -190,7 +190,7 @@ def test_the_writing_token_never_reaches_the_app_in_plain_authorization(run, hub
     [
         (("apply", *QUICK), lambda hub: None, Exit.OK),
         (("apply", *QUICK, "--space", "a b"), lambda hub: None, Exit.USAGE),
-        (("status",), lambda hub: None, Exit.NAME),
+        *(((name,), lambda hub: None, Exit.MISSING) for name in ("status", "smoke", "wake", "wait", "rollback")),
         (
             ("apply", *QUICK),
             lambda hub: hub.spaces.update({"ada/code": LocalSpace("ada/code", "gradio", False, "x")}),
