@@ -72,7 +72,9 @@ def apply_(c: Context) -> Exit:
         say(f"Nothing to change: {done.space} has build {done.build_id}.")
     if not c.args.no_wait:
         try:
-            wait_for_build(c.hub, done.space, done.address, c.access, build_id=done.build_id, say=say)
+            wait_for_build(
+                c.hub, done.space, done.address, c.access, build_id=done.build_id, settings=done.settings, say=say
+            )
             code = Exit.OK if c.args.no_smoke else _smoke(c, done.address, done.build_id)
         except BuildFailed as error:
             raise DeployError(f"{error}{_go_back(c, done)}", error.code) from error

@@ -24,9 +24,13 @@ class BuildFailed(DeployError):
     """The build itself does not come up, so that the one before may be better."""
 
 
-def wait_for_build(hub: Hub, space: str, address: str, access: Access, *, build_id: str, say: Say) -> Health:
-    """Wait until `/healthz` answers with `build_id`. Raises BuildFailed with the end of the log that says why not, and
-    DeployError for what is no fault of the build. Faults of the Hub are waited out as long as the build is.
+def wait_for_build(
+    hub: Hub, space: str, address: str, access: Access, *, build_id: str, settings: str = "", say: Say
+) -> Health:
+    """Wait until `/healthz` answers with `build_id` and, where given, `settings`.
+
+    Raises BuildFailed with the end of the log that says why not, and DeployError for what is no fault of the build.
+    Faults of the Hub are waited out as long as the build is.
 
     Right after a commit the Hub may still tell the stage of the build before: a broken stage counts once the Space has
     moved, or after a while; a running one counts only with the right build.
@@ -34,6 +38,7 @@ def wait_for_build(hub: Hub, space: str, address: str, access: Access, *, build_
     pace = hub.pace
     begun = time.monotonic()
     moved = False
+    former = False
     last_log, log_line, told, blind_since = -LOG_EVERY, "", "", 0.0
     while True:
         elapsed = time.monotonic() - begun
@@ -54,7 +59,8 @@ def wait_for_build(hub: Hub, space: str, address: str, access: Access, *, build_
             )
         if stage not in BROKEN | MOVING or stage.startswith("RUNNING"):
             health = healthz(address, access)
-            if health.ok and health.build_id == build_id:
+            former = health.ok and health.build_id == build_id and not health.has(settings)
+            if health.ok and health.build_id == build_id and not former:
                 say(f"{stage} · {elapsed:.0f} s · build {build_id} answers")
                 return health
             if health.status in (401, 403, 404) and stage == "RUNNING":
@@ -66,9 +72,17 @@ def wait_for_build(hub: Hub, space: str, address: str, access: Access, *, build_
         if stage in MOVING and elapsed - last_log >= LOG_EVERY:
             last_log = elapsed
             log_line = (hub.log_tail(space, build=True, lines=1) or [log_line])[0][:100]
+        if former:
+            log_line = "still with the settings before"
         if (line := f"{stage}{f' · {log_line}' if log_line else ''}") != told:
             told = line
             say(f"{stage or 'no stage yet'} · {elapsed:.0f} s{f' · {log_line}' if log_line else ''}")
+        if elapsed > pace.start_timeout and former:
+            raise DeployError(
+                f"{space} still runs with the settings before, {pace.start_timeout / 60:.0f} minutes after they were "
+                "changed. Run `python -m deploy restart`, then `python -m deploy smoke`.",
+                Exit.TIMEOUT,
+            )
         if elapsed > pace.start_timeout:
             raise BuildFailed(
                 f"{space} is at {stage or 'no stage'} and build {build_id} did not answer within "
