@@ -22,8 +22,8 @@ from deploy.rollback import rollback
 from deploy.smoke import Smoke
 from deploy.state import build_of
 from deploy.tokens import may_deploy, read_token
-from deploy.wait import BuildFailed, wait_for_build, wake
-from monitoring.prometheus import RULES, configuration
+from deploy.wait import TRANSIENT, BuildFailed, wait_for_build, wake
+from monitoring.prometheus import HEAD, RULES, configuration
 from monitoring.reader import read
 
 
@@ -114,11 +114,21 @@ def logs(c: Context) -> Exit:
 def prometheus(c: Context) -> Exit:
     """Write what a Prometheus needs to scrape the Space into a folder: its configuration and the alert rules."""
     folder = Path(c.args.write)
+    try:
+        text = configuration(c.args.address or c.address(), metrics_key=c.environ.get("METRICS_KEY", ""))
+    except ValueError as error:
+        raise DeployError(f"--address: {error}", Exit.USAGE) from None
+    path = folder / "prometheus.yml"
+    if path.exists() and not path.read_text().startswith(HEAD):
+        raise DeployError(
+            f"{path} is not from this command. Move it away, or take another folder with --write, and merge by hand.",
+            Exit.USAGE,
+        )
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(RULES, folder / "rules", dirs_exist_ok=True)
-    text = configuration(c.args.address or c.address(), metrics_key=c.environ.get("METRICS_KEY", ""))
-    path = folder / "prometheus.yml"
+    # it may hold METRICS_KEY: closed before it is written, one from an earlier time, too
     path.touch(mode=0o600)
+    path.chmod(0o600)
     path.write_text(text)
     say(f"wrote {path} and {folder / 'rules'}; put a read-only token into {folder / 'hf-token'}")
     return Exit.OK
@@ -154,10 +164,17 @@ def smoke(c: Context) -> Exit:
 
 def wake_(c: Context) -> Exit:
     """Wake the Space and say how long it took; with --every do so for ever, which keeps it awake."""
-    address = c.address()
+    address = ""
     while True:
-        took = wake(address, c.access, timeout=c.args.timeout, sleep=c.pace.sleep, say=say)
-        say(f"{address} answers after {took:.1f} s")
+        try:
+            address = address or c.address()
+            took = wake(address, c.access, timeout=c.args.timeout, sleep=c.pace.sleep, say=say)
+            say(f"{address} answers after {took:.1f} s")
+        except DeployError as error:
+            # who keeps it awake for ever outlives a bad hour
+            if not c.args.every or error.code not in TRANSIENT:
+                raise
+            warn(f"{error} Knocking again in {c.args.every:g} s.")
         if not c.args.every:
             return Exit.OK
         c.pace.sleep(c.args.every)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,59 @@ def test_prometheus_gets_a_configuration_and_the_rules(run, tmp_path) -> None:
     assert "metrics_path" in (folder / "prometheus.yml").read_text()
     assert list((folder / "rules").glob("*.yml"))
     assert (folder / "prometheus.yml").stat().st_mode & 0o077 == 0
+
+
+def test_a_prometheus_file_of_the_user_stays_and_one_of_ours_is_closed(run, tmp_path) -> None:
+    path = tmp_path / "prometheus" / "prometheus.yml"
+    command = ("prometheus", "--address", "https://a-b.hf.space", "--write", str(path.parent))
+    assert run(*command)[0] == 0
+    path.chmod(0o644)
+    assert run(*command)[0] == 0
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_text("global: {}\n")
+    code, said = run(*command)
+    assert code == Exit.USAGE
+    assert "Move it away" in said
+    assert path.read_text() == "global: {}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("prometheus", "--address", "x"),
+        ("prometheus", "--address", "https://a-b.hf.space", "--write", "/proc/none/here"),
+        ("bundle", "--write", "/proc/none/here"),
+        ("librechat", "--address", "https://a-b.hf.space", "--write", "/proc/none/here"),
+    ],
+)
+def test_an_address_or_a_folder_that_cannot_be_is_a_sentence(run, tmp_path, monkeypatch, command) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = run(*command)
+    assert code == Exit.USAGE
+    assert said.splitlines()[-1].startswith("error: ")
+    assert list(tmp_path.glob("prometheus*")) == []
+
+
+def test_wake_for_ever_outlives_a_bad_hour(run, hub: LocalHub, monkeypatch) -> None:
+    run("apply", *QUICK)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 1:
+            hub.faults.clear()
+        if len(slept) == 2:
+            raise KeyboardInterrupt
+
+    hub.forget()
+    hub.faults.append(Fault("GET", "info", 1, Status(400), lasts=True))
+    pace = replace(FAST, sleep=sleep)
+    monkeypatch.setattr("tests.deploy.test_cli.FAST", pace)
+    code, said = run("wake", "--every", "7")
+    assert code == Exit.INTERRUPTED
+    assert slept == [7.0, 7.0]
+    assert "Knocking again in 7 s" in said
+    assert "answers after" in said
 
 
 def test_librechats_token_is_warned_about_where_it_can_write_or_is_missing(run) -> None:
