@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -20,6 +20,9 @@ from executor.settings import SECRET, Settings
 DEFAULT_NAME = "librechat-code-interpreter"
 PYTHON = {"cpu": "3.11", "zero": "3.12.12"}
 """`python_version` by hardware: 3.11 is what the suite runs on, 3.12.12 the one that ZeroGPU has besides 3.10.13."""
+
+VOLUME = "/data"
+"""Where the app looks for a volume by itself; elsewhere STATE_DIR has to say so."""
 
 _SPACE = re.compile(r"(?:(?P<owner>[A-Za-z0-9][\w.-]*)/)?(?P<name>[A-Za-z0-9][\w.-]*)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -39,7 +42,7 @@ class Storage:
     """A storage bucket (`source`, as owner/name) mounted at `mount_path`."""
 
     source: str
-    mount_path: str = "/data"
+    mount_path: str = VOLUME
     read_only: bool = False
 
 
@@ -96,6 +99,20 @@ class Target:
                 tool_table(self.settings)
         except SettingsError as error:
             raise _refused(str(error)) from None
+
+        if self.volume is not None:
+            self._check_volume(self.volume)
+
+    def _check_volume(self, volume: Storage) -> None:
+        """The app keeps its sessions there, or the volume is of no use to it."""
+        folder = self.settings.state_dir or VOLUME
+        if not PurePosixPath(folder).is_relative_to(volume.mount_path):
+            raise _refused(
+                f"[volume] mount_path = {volume.mount_path!r}: the app keeps its sessions in {folder}. Mount it "
+                "there, or set STATE_DIR under [variables] to a folder in it"
+            )
+        if volume.read_only:
+            raise _refused("[volume] read_only = true: the app keeps its sessions there; leave it out")
 
     @property
     def settings(self) -> Settings:
