@@ -48,23 +48,23 @@ screenshots: $(READY) ## take the pictures of docs/screenshots with a real brows
 readme: $(READY) ## bring the table of settings in README.md up to date
 	$(BIN)/python -m tests.readme
 
-deploy: $(READY) ## put it on a private Space (deploy.toml or flags say which) and print what LibreChat needs
-	$(BIN)/python -m deploy apply
+deploy: $(READY) ## put it on a private Space (deploy.toml or ARGS="--hardware ..." say which) and print what LibreChat needs
+	$(BIN)/python -m deploy apply $(ARGS)
 
 deploy-plan: $(READY) ## show what `make deploy` would change
-	$(BIN)/python -m deploy plan
+	$(BIN)/python -m deploy plan $(ARGS)
 
 status: $(READY) ## what runs on the Space
-	$(BIN)/python -m deploy status
+	$(BIN)/python -m deploy status $(ARGS)
 
 logs: $(READY) ## the Space's log, readable (ARGS="--errors --session ...")
 	$(BIN)/python -m deploy logs $(ARGS)
 
 smoke: $(READY) ## try the live Space as LibreChat would use it
-	$(BIN)/python -m deploy smoke
+	$(BIN)/python -m deploy smoke $(ARGS)
 
 doctor: $(READY) ## examine the live Space and explain what is wrong
-	$(BIN)/python -m deploy doctor
+	$(BIN)/python -m deploy doctor $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -12,18 +12,20 @@ from deploy.config import Target, address_of
 from deploy.errors import DeployError, Exit
 from deploy.hub import Hub
 from deploy.plan import Plan, make_plan, refuse_strangers, volumes_wanted
-from deploy.state import NOTE, TITLE, Note, State, fingerprint, new_salt, read
+from deploy.state import NOTE, TITLE, Note, State, fingerprint, new_salt, read, settings_id
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What apply did: where, the build that is to run there now, the one before (empty for none), and the changes."""
+    """What apply did: where, the build and the settings (as `/healthz` names them) that are to run there now, the build
+    before (empty for none), and the changes."""
 
     space: str
     address: str
     build_id: str
+    settings: str
     former_build: str
     head: str
     plan: Plan
@@ -52,7 +54,7 @@ def apply(
         refuse_strangers(read(hub, space, info), space, adopt=adopt, make_private=make_private)
         say(f"Making {space} private")
         hub.make_private(space)
-    info = verified_private(hub, space)
+    info = verified_private(hub, space, applying=True)
     state = read(hub, space, info)
     refuse_strangers(state, space, adopt=adopt, make_private=make_private)
     plan = make_plan(target, bundle, state)
@@ -60,12 +62,12 @@ def apply(
         if change.kind != "file":
             say(f"  {change}")
     _runtime(hub, target, state, plan)
-    _environment(hub, target, state, plan)
+    note = _environment(hub, target, state, plan)
     head = state.head
     if files := plan.of("file"):
         say(f"Uploading {sum(c.action != 'remove' for c in files)} files in one commit, build {bundle.build_id}")
         # once more: minutes may have passed, and code is as private as secrets are
-        verified_private(hub, space)
+        verified_private(hub, space, applying=True)
         head = hub.commit(
             space,
             title=f"{TITLE}{bundle.build_id}",
@@ -74,20 +76,29 @@ def apply(
             delete=[c.name for c in files if c.action == "remove"],
             wanted=bundle.oids,
         )
-    info = verified_private(hub, space)
+    info = verified_private(hub, space, applying=True)
     return Applied(
         space=space,
         address=address_of(info.host, hub.endpoint, space),
         build_id=bundle.build_id,
+        settings=settings_id(note),
         former_build=state.build_id,
         head=head,
         plan=plan,
     )
 
 
-def verified_private(hub: Hub, space: str) -> SpaceInfo:
-    """The Space, asked for just now, and private beyond doubt. Raises DeployError otherwise."""
+def verified_private(hub: Hub, space: str, *, applying: bool = False) -> SpaceInfo:
+    """The Space, asked for just now, and private beyond doubt. Raises DeployError otherwise.
+
+    `applying` says that this run has seen or made it already.
+    """
     info = hub.info(space)
+    if info is None and not applying:
+        raise DeployError(
+            f"There is no Space {space} that this token may see. Check owner and name, or run apply, which makes it.",
+            Exit.MISSING,
+        )
     if info is None:
         raise DeployError(
             f"The Hub does not show {space}, though it was just there. Check in the browser that the token's account "
@@ -112,8 +123,11 @@ def _runtime(hub: Hub, target: Target, state: State, plan: Plan) -> None:
         hub.set_volumes(target.space, volumes_wanted(target, state))
 
 
-def _environment(hub: Hub, target: Target, state: State, plan: Plan) -> None:
-    """Secrets and variables that differ, and last the note about them: written early it could claim what never came."""
+def _environment(hub: Hub, target: Target, state: State, plan: Plan) -> str:
+    """Secrets and variables that differ, and last the note about them: written early it could claim what never came.
+
+    Returns the note. It is new, too, where hardware or volume changed: the process that has it began after them.
+    """
     changes = plan.of("secret", "variable")
     for change in changes:
         match change.kind, change.action:
@@ -130,7 +144,7 @@ def _environment(hub: Hub, target: Target, state: State, plan: Plan) -> None:
         set(target.secrets),
         set(target.variables),
     )
-    if changes or not known:
+    if not known or plan.of("secret", "variable", "hardware", "volume"):
         # a fresh salt each time: the note then always changes, and with it the time that drift is measured against
         salt = new_salt()
         fresh = Note(
@@ -139,3 +153,5 @@ def _environment(hub: Hub, target: Target, state: State, plan: Plan) -> None:
             variables=tuple(target.variables),
         )
         hub.set_variable(target.space, NOTE, fresh.text())
+        return fresh.text()
+    return state.note_text

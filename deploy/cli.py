@@ -30,6 +30,12 @@ def main(
     except DeployError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return int(error.code)
+    except OSError as error:
+        if not error.filename:
+            raise
+        what = f"{error.filename} cannot be read or written: {error.strerror}"
+        print(f"error: {what}. Correct that, or give another path.", file=sys.stderr, flush=True)
+        return int(Exit.USAGE)
     except KeyboardInterrupt:
         print(
             "\nStopped. What was done stays, nothing is half done; the same command again completes it.",

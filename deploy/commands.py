@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy import doctor as doctors
 from deploy.apply import Applied, apply, survey, verified_private
 from deploy.bundle import PROJECT, collect
-from deploy.config import address_of
+from deploy.config import address_of, is_loopback
 from deploy.context import Context, say, warn
 from deploy.errors import DeployError, Exit
 from deploy.hardware import about
@@ -22,8 +22,8 @@ from deploy.rollback import rollback
 from deploy.smoke import Smoke
 from deploy.state import build_of
 from deploy.tokens import may_deploy, read_token
-from deploy.wait import wait_for_build, wake
-from monitoring.prometheus import RULES, configuration
+from deploy.wait import TRANSIENT, BuildFailed, wait_for_build, wake
+from monitoring.prometheus import HEAD, RULES, configuration
 from monitoring.reader import read
 
 
@@ -51,6 +51,8 @@ def plan(c: Context) -> Exit:
         say(f"drift: {sentence}")
     if state.exists and not state.ours:
         say("drift: the Space has files that this tool did not put there; apply would stop (see --adopt)")
+    for name in c.target.unknown:
+        say(f"note: {name} is no setting of the app; the README's table has them all")
     for change in todo.changes:
         say(f"  {change}")
     say(f"{len(todo.changes)} changes" if todo.changes else "Nothing to change.")
@@ -60,6 +62,8 @@ def plan(c: Context) -> Exit:
 def apply_(c: Context) -> Exit:
     """Create or update the Space, wait for it, try it, and print what LibreChat needs."""
     may_deploy(c.account, c.target.space.partition("/")[0])
+    if not c.args.no_wait:
+        c.check_read_token()
     _resolve(c)
     done = apply(c.hub, c.target, c.bundle, say=say, adopt=c.args.adopt, make_private=c.args.make_private)
     for sentence in done.plan.drift:
@@ -68,9 +72,11 @@ def apply_(c: Context) -> Exit:
         say(f"Nothing to change: {done.space} has build {done.build_id}.")
     if not c.args.no_wait:
         try:
-            wait_for_build(c.hub, done.space, done.address, c.access, build_id=done.build_id, say=say)
+            wait_for_build(
+                c.hub, done.space, done.address, c.access, build_id=done.build_id, settings=done.settings, say=say
+            )
             code = Exit.OK if c.args.no_smoke else _smoke(c, done.address, done.build_id)
-        except DeployError as error:
+        except BuildFailed as error:
             raise DeployError(f"{error}{_go_back(c, done)}", error.code) from error
         if code is not Exit.OK:
             say(_go_back(c, done).strip())
@@ -108,11 +114,21 @@ def logs(c: Context) -> Exit:
 def prometheus(c: Context) -> Exit:
     """Write what a Prometheus needs to scrape the Space into a folder: its configuration and the alert rules."""
     folder = Path(c.args.write)
+    try:
+        text = configuration(c.args.address or c.address(), metrics_key=c.environ.get("METRICS_KEY", ""))
+    except ValueError as error:
+        raise DeployError(f"--address: {error}", Exit.USAGE) from None
+    path = folder / "prometheus.yml"
+    if path.exists() and not path.read_text().startswith(HEAD):
+        raise DeployError(
+            f"{path} is not from this command. Move it away, or take another folder with --write, and merge by hand.",
+            Exit.USAGE,
+        )
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(RULES, folder / "rules", dirs_exist_ok=True)
-    text = configuration(c.args.address or c.address(), metrics_key=c.environ.get("METRICS_KEY", ""))
-    path = folder / "prometheus.yml"
+    # it may hold METRICS_KEY: closed before it is written, one from an earlier time, too
     path.touch(mode=0o600)
+    path.chmod(0o600)
     path.write_text(text)
     say(f"wrote {path} and {folder / 'rules'}; put a read-only token into {folder / 'hf-token'}")
     return Exit.OK
@@ -120,10 +136,11 @@ def prometheus(c: Context) -> Exit:
 
 def wait(c: Context) -> Exit:
     """Wait until the build on the Hub answers."""
+    address = c.address()
     build = next((b for x in c.hub.commits(c.target.space) if (b := build_of(x.title))), "")
     if not build:
         raise DeployError(f"{c.target.space} has no build of this tool; run apply.", Exit.MISSING)
-    wait_for_build(c.hub, c.target.space, c.address(), c.access, build_id=build, say=say)
+    wait_for_build(c.hub, c.target.space, address, c.access, build_id=build, say=say)
     return Exit.OK
 
 
@@ -132,16 +149,32 @@ def smoke(c: Context) -> Exit:
     if c.args.address:
         token = read_token(c.environ)
         access = Access(token=token, access_key=c.environ.get("ACCESS_KEY", "")) if token else None
-        return _report(c, c.args.address.rstrip("/"), access, "")
+        address = c.args.address.rstrip("/")
+        return _report(
+            Smoke(
+                address,
+                access,
+                say=say,
+                allow_weak=c.wanted.settings.allow_weak_sandbox,
+                private=not is_loopback(address),
+            )
+        )
     return _smoke(c, c.address(), "")
 
 
 def wake_(c: Context) -> Exit:
     """Wake the Space and say how long it took; with --every do so for ever, which keeps it awake."""
-    address = c.address()
+    address = ""
     while True:
-        took = wake(address, c.access, timeout=c.args.timeout, sleep=c.pace.sleep, say=say)
-        say(f"{address} answers after {took:.1f} s")
+        try:
+            address = address or c.address()
+            took = wake(address, c.access, timeout=c.args.timeout, sleep=c.pace.sleep, say=say)
+            say(f"{address} answers after {took:.1f} s")
+        except DeployError as error:
+            # who keeps it awake for ever outlives a bad hour
+            if not c.args.every or error.code not in TRANSIENT:
+                raise
+            warn(f"{error} Knocking again in {c.args.every:g} s.")
         if not c.args.every:
             return Exit.OK
         c.pace.sleep(c.args.every)
@@ -234,23 +267,34 @@ def _resolve(c: Context) -> None:
         sdk=sdk,
         python_version=c.target.python_version,
         zero_gpu=c.target.zero_gpu,
+        withheld=c.target.secrets,
     )
     say(f"  {len(found.packages)} packages{f', {found.note}' if found.note else ''}")
 
 
 def _smoke(c: Context, address: str, build_id: str) -> Exit:
     c.check_read_token()
-    return _report(c, address, c.access, build_id)
+    offered = c.target.settings.tools
+    return _report(
+        Smoke(
+            address,
+            c.access,
+            build_id=build_id,
+            say=say,
+            allow_weak=c.target.settings.allow_weak_sandbox,
+            offered=offered,
+        )
+    )
 
 
-def _report(c: Context, address: str, access: Access | None, build_id: str) -> Exit:
-    report = asyncio.run(Smoke(address, access, build_id=build_id, say=say, allow_weak=c.allow_weak()).run())
+def _report(smoke: Smoke) -> Exit:
+    report = asyncio.run(smoke.run())
     if report.ok:
         say(f"{len(report.checks)} checks passed, sandbox {report.level}.")
         return Exit.OK
     failed = [check.name for check in report.checks if not check.ok]
     say(f"Failed: {'; '.join(failed)}. Run `python -m deploy doctor` and `python -m deploy logs` to learn why.")
-    return Exit.WEAK_SANDBOX if report.level == "weak" else Exit.SMOKE
+    return Exit.WEAK_SANDBOX if report.only_weak else Exit.SMOKE
 
 
 def _blocks(c: Context, address: str) -> str:

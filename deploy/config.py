@@ -6,9 +6,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 from urllib.parse import urlsplit
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from deploy.errors import DeployError, Exit
 from executor.errors import SettingsError
@@ -18,11 +21,15 @@ DEFAULT_NAME = "librechat-code-interpreter"
 PYTHON = {"cpu": "3.11", "zero": "3.12.12"}
 """`python_version` by hardware: 3.11 is what the suite runs on, 3.12.12 the one that ZeroGPU has besides 3.10.13."""
 
+VOLUME = "/data"
+"""Where the app looks for a volume by itself; elsewhere STATE_DIR has to say so."""
+
 _SPACE = re.compile(r"(?:(?P<owner>[A-Za-z0-9][\w.-]*)/)?(?P<name>[A-Za-z0-9][\w.-]*)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 _SECRET_SETTINGS = {name.upper() for name, f in Settings.__dataclass_fields__.items() if f.metadata[SECRET]}
-_TOKENS = {"HF_TOKEN", "LIBRECHAT_HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN"}
+TOKENS = {"HF_TOKEN", "LIBRECHAT_HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN"}
+"""Environment variables that may hold a token of Hugging Face."""
 _OURS = "DEPLOY_STATE"
 _KEYS = {
     "space", "organization", "hardware", "sleep_time", "variables", "secrets", "extra_pip", "extra_apt", "volume",
@@ -35,7 +42,7 @@ class Storage:
     """A storage bucket (`source`, as owner/name) mounted at `mount_path`."""
 
     source: str
-    mount_path: str = "/data"
+    mount_path: str = VOLUME
     read_only: bool = False
 
 
@@ -60,6 +67,10 @@ class Target:
     def __post_init__(self) -> None:
         if not _SPACE.fullmatch(self.space):
             raise _refused(f"space = {self.space!r}: give `name` or `owner/name`")
+        try:
+            validate_repo_id(self.space)
+        except HFValidationError as error:
+            raise _refused(f"space = {self.space!r}: the Hub takes no such name. {error}") from None
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.hardware):
             raise _refused(f"hardware = {self.hardware!r}: give a name as the Hub lists it, such as cpu-basic")
         if self.sleep_time is not None and self.sleep_time != -1 and self.sleep_time < 60:
@@ -70,10 +81,10 @@ class Target:
             if not _VARIABLE.fullmatch(name) or name == _OURS:
                 raise _refused(f"{name!r} cannot be the name of a variable or secret")
         for name, value in self.variables.items():
-            if name in _SECRET_SETTINGS | _TOKENS or _TOKEN.search(value):
+            if name in _SECRET_SETTINGS | TOKENS or _TOKEN.search(value):
                 raise _refused(f"{name} is a secret: move it from [variables] to `secrets`")
         for name, value in self.secrets.items():
-            if name in _TOKENS or _TOKEN.search(value):
+            if name in TOKENS or _TOKEN.search(value):
                 raise _refused(f"{name}: a Hugging Face token has no business on the Space, where guests run code")
         if clash := sorted(set(self.variables) & set(self.secrets)):
             raise _refused(f"{clash[0]} is both a variable and a secret; keep one")
@@ -81,9 +92,38 @@ class Target:
             if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", package):
                 raise _refused(f"extra_apt: {package!r} is not the name of a Debian package")
         try:
-            Settings.from_env({**self.variables, **self.secrets})
+            if self.settings.tools:
+                # here alone: it brings the executor along, and deploying works where that does not
+                from space.tools import tool_table  # noqa: PLC0415
+
+                tool_table(self.settings)
         except SettingsError as error:
             raise _refused(str(error)) from None
+
+        if self.volume is not None:
+            self._check_volume(self.volume)
+
+    def _check_volume(self, volume: Storage) -> None:
+        """The app keeps its sessions there, or the volume is of no use to it."""
+        folder = self.settings.state_dir or VOLUME
+        if not PurePosixPath(folder).is_relative_to(volume.mount_path):
+            raise _refused(
+                f"[volume] mount_path = {volume.mount_path!r}: the app keeps its sessions in {folder}. Mount it "
+                "there, or set STATE_DIR under [variables] to a folder in it"
+            )
+        if volume.read_only:
+            raise _refused("[volume] read_only = true: the app keeps its sessions there; leave it out")
+
+    @property
+    def settings(self) -> Settings:
+        """The app's settings as variables and secrets give them."""
+        return Settings.from_env({**self.variables, **self.secrets})
+
+    @property
+    def unknown(self) -> list[str]:
+        """Names of variables and secrets that are no setting of the app: misspelt, or meant for people's code."""
+        known = {name.upper() for name in Settings.__dataclass_fields__}
+        return sorted({*self.variables, *self.secrets} - known)
 
     @property
     def zero_gpu(self) -> bool:
@@ -117,8 +157,12 @@ class Target:
             raise _refused(f"{path} has a key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
         data.update({key: value for key, value in flags.items() if value not in (None, ())})
         names = data.pop("secrets", [])
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        if not _strings(names):
             raise _refused("secrets: give a list of names; the values are taken from the environment")
+        for key in ("extra_pip", "extra_apt"):
+            # a string is a sequence, too: its letters would become packages
+            if not _strings(data.get(key, [])):
+                raise _refused(f'{key} = {data[key]!r}: give a list of strings, as in {key} = ["name"]')
         if missing := [name for name in names if not environ.get(name)]:
             raise _refused(f"the secret {missing[0]} is not in the environment: set it and run again")
         owner = data.pop("organization", None)
@@ -131,7 +175,7 @@ class Target:
                 **{
                     **data,
                     "secrets": {name: environ[name] for name in names},
-                    "variables": {k: _text(v) for k, v in data.get("variables", {}).items()},
+                    "variables": {k: _text(k, v) for k, v in data.get("variables", {}).items()},
                     "extra_pip": tuple(data.get("extra_pip", ())),
                     "extra_apt": tuple(data.get("extra_apt", ())),
                     "volume": Storage(**volume) if volume else None,
@@ -163,7 +207,15 @@ def is_loopback(address: str) -> bool:
     return urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
 
 
-def _text(value: object) -> str:
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, list) and _strings(value):
+        return ",".join(value)
+    if not isinstance(value, (str, bool, int, float)):
+        raise _refused(f"{name} = {value!r}: give a string, a number, true or false, or a list of strings")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from deploy.apply import verified_private
 from deploy.bundle import PROJECT, Bundle, collect
 from deploy.config import Target, address_of
+from deploy.errors import DeployError, Exit
 from deploy.hub import Hub
 from deploy.probe import Access
 from deploy.retries import Pace
@@ -36,6 +37,7 @@ class Context:
     environ: Mapping[str, str]
     pace: Pace
     endpoint: str
+    _checked: bool = field(default=False, init=False)
 
     @cached_property
     def wanted(self) -> Target:
@@ -79,7 +81,10 @@ class Context:
         return address_of(verified_private(self.hub, self.target.space).host, self.hub.endpoint, self.target.space)
 
     def check_read_token(self) -> None:
-        """Warn where LibreChat's token could do more than it has to."""
+        """Warn where LibreChat's token could do more than it has to. Raises DeployError where the Hub refuses it."""
+        if self._checked:
+            return
+        self._checked = True
         token = read_token(self.environ)
         if not token:
             warn(
@@ -87,13 +92,18 @@ class Context:
                 "read access to this Space alone) for LibreChat, and set it to try exactly that one."
             )
             return
-        reader = Hub(endpoint=self.hub.endpoint, token=token, pace=self.pace).whoami()
+        try:
+            reader = Hub(endpoint=self.hub.endpoint, token=token, pace=self.pace).whoami()
+        except DeployError as error:
+            if error.code is not Exit.TOKEN:
+                raise
+            raise DeployError(
+                f"Hugging Face does not accept {READ}: it is expired, revoked or mistyped. Make a new one that may "
+                f"only read, set {READ} and LibreChat's .env to it, and run the same command again.",
+                Exit.TOKEN,
+            ) from None
         if reader.may_write is not False:
             warn(
                 f"{READ} is a token that may write (role {reader.role}). LibreChat needs to read only: make a "
                 "read-only one and use that in LibreChat's .env."
             )
-
-    def allow_weak(self) -> bool:
-        """Whether the target lets code run in a weak sandbox."""
-        return self.wanted.variables.get("ALLOW_WEAK_SANDBOX", "0").lower() in ("1", "true", "yes", "on")

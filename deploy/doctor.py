@@ -97,8 +97,16 @@ def examine(
         )
     if build_id and health.build_id != build_id:
         say(f"note: the tree at hand is build {build_id}, the Space runs {health.build_id}; apply brings it up to date")
-    report = asyncio.run(Smoke(address, access, build_id=health.build_id, say=say).run())
-    if report.level == "weak":
+    smoke = Smoke(
+        address,
+        access,
+        build_id=health.build_id,
+        say=say,
+        allow_weak=target.settings.allow_weak_sandbox,
+        offered=target.settings.tools,
+    )
+    report = asyncio.run(smoke.run())
+    if report.only_weak:
         return Finding(
             Exit.WEAK_SANDBOX,
             "The kernel there cannot hold hostile code (see the sandbox line). Use the Space for trusted users only, "

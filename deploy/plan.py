@@ -91,6 +91,11 @@ def make_plan(target: Target, bundle: Bundle, state: State) -> Plan:
         changes.append(Change("sleep time", f"{target.sleep_time} s", "change", f"is {state.sleep_time}"))
     if target.volume is not None and not any(_same_volume(target.volume, v) for v in state.volumes):
         changes.append(Change("volume", target.volume.mount_path, "add", target.volume.source))
+    drift += [
+        f"The volume {v.source} at {v.mount_path} is attached and not asked for; it stays until you detach it."
+        for v in state.volumes
+        if target.volume is None or v.mount_path != target.volume.mount_path
+    ]
     for name, value in sorted(target.secrets.items()):
         known = note.secrets.get(name) if note else None
         if name not in state.secrets:

@@ -48,6 +48,10 @@ class Health:
         """The build that answered, empty where it does not say."""
         return str(self.data.get("build") or "")
 
+    def has(self, settings: str) -> bool:
+        """Whether the process that answered was started with these settings; one that does not tell is believed."""
+        return not settings or self.data.get("settings", settings) == settings
+
 
 def healthz(address: str, access: Access | None, *, timeout: float = 20.0) -> Health:
     """Ask once, within `timeout` seconds; redirects are not followed, so that the token goes nowhere else."""

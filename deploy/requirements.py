@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from deploy.config import Target
+from deploy.config import TOKENS, Target
 from deploy.errors import DeployError, Exit
 
 SDK = "gradio"
@@ -72,19 +74,25 @@ class Resolved:
     note: str = ""
 
 
-def resolve(requirements: str, *, sdk: str, python_version: str, zero_gpu: bool) -> Resolved:
-    """Resolve the platform's pip call without installing. Raises DeployError with pip's own reason."""
+def resolve(
+    requirements: str, *, sdk: str, python_version: str, zero_gpu: bool, withheld: Collection[str] = ()
+) -> Resolved:
+    """Resolve the platform's pip call without installing. Raises DeployError with pip's own reason.
+
+    `withheld` are names of environment variables, besides those of tokens, that pip is not given.
+    """
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     wanted = ".".join(python_version.split(".")[:2])
-    foreign: list[str] = []
+    # wheels alone: a source distribution is run to learn what it needs, and this machine has tokens
+    foreign = ["--only-binary=:all:"]
     note = ""
     if here != wanted or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        foreign = ["--only-binary=:all:", "--python-version", wanted, "--implementation", "cp"]
+        foreign += ["--python-version", wanted, "--implementation", "cp"]
         for tag in ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"):
             foreign += ["--platform", tag]
         note = f"resolved for Python {wanted} on Linux from Python {here} on {platform.system()}"
     with tempfile.TemporaryDirectory(prefix="deploy-resolve-") as folder:
-        if foreign:
+        if note:
             # pip takes a foreign Python only together with a folder, which stays empty
             foreign += ["--target", str(Path(folder, "nothing"))]
         wishes, report = Path(folder, "requirements.txt"), Path(folder, "report.json")
@@ -95,7 +103,14 @@ def resolve(requirements: str, *, sdk: str, python_version: str, zero_gpu: bool)
             *platform_packages(sdk, zero_gpu=zero_gpu),
         ]  # fmt: skip
         try:
-            run = subprocess.run(command, capture_output=True, text=True, timeout=RESOLVE_TIMEOUT, check=False)
+            run = subprocess.run(
+                command,
+                env={name: value for name, value in os.environ.items() if name not in {*TOKENS, *withheld}},
+                capture_output=True,
+                text=True,
+                timeout=RESOLVE_TIMEOUT,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             raise DeployError(
                 f"pip did not resolve the packages within {RESOLVE_TIMEOUT:.0f} s; check the connection to the package "
@@ -107,7 +122,8 @@ def resolve(requirements: str, *, sdk: str, python_version: str, zero_gpu: bool)
             raise DeployError(
                 "The Space's builder could not install this set: "
                 + " ".join(errors[-4:])
-                + " Change the range in pyproject.toml or in extra_pip; nothing was uploaded.",
+                + " Change the range in pyproject.toml or in extra_pip; nothing was uploaded. Source distributions are "
+                "not tried here: leave a package without a wheel to the builder with --no-resolve.",
                 Exit.BUILD,
             )
         found = json.loads(report.read_text())["install"]

@@ -55,6 +55,11 @@ class Note:
         )
 
 
+def settings_id(note: str) -> str:
+    """What `/healthz` calls `settings` in a process that was started with this value of our note."""
+    return hashlib.sha256(note.strip().encode()).hexdigest()[:12]
+
+
 def new_salt() -> str:
     """A salt for the fingerprints of one Space."""
     return secrets.token_hex(16)
@@ -89,6 +94,7 @@ class State:
     files: Mapping[str, str] = field(default_factory=dict)
     titles: tuple[tuple[str, str], ...] = ()
     note: Note | None = None
+    note_text: str = ""
     noted_at: float = 0.0
 
     @property
@@ -150,5 +156,6 @@ def read(hub: Hub, space: str, info: SpaceInfo | None) -> State:
         files=hub.tree(space),
         titles=tuple((commit.commit_id, commit.title) for commit in hub.commits(space)),
         note=Note.parse(note_text),
+        note_text=note_text,
         noted_at=noted_at,
     )

@@ -10,6 +10,8 @@ RULES = Path(__file__).parent / "rules"
 """Folder of the recording and alert rules."""
 JOB = "code-interpreter"
 """Value of the label `job`, which rules and dashboard ask for."""
+HEAD = "# Scrapes "
+"""How a configuration of ours begins."""
 EXAMPLE_ADDRESS = "https://owner-name.hf.space"
 
 
@@ -32,7 +34,7 @@ def configuration(
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{address!r} is no http or https address of a Space.")
     lines = [
-        f"# Scrapes {parts.scheme}://{parts.netloc}/metrics. Check with: promtool check config prometheus.yml",
+        f"{HEAD}{parts.scheme}://{parts.netloc}/metrics. Check with: promtool check config prometheus.yml",
         "global:",
         f"  scrape_interval: {interval}s",
         f"  scrape_timeout: {min(10, interval)}s",

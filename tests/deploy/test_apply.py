@@ -184,8 +184,11 @@ def test_hardware_sleep_time_and_volume_are_set_where_they_differ_and_other_volu
     assert deployer.space.sleep_time == 3600
     assert [v["source"] for v in deployer.space.volumes] == ["ada/model", "ada/bucket"]
     deployer.hub.forget()
-    deployer.apply()
+    (drift,) = deployer.apply().plan.drift
+    assert "ada/model at /model is attached and not asked for" in drift
     assert deployer.hub.changes == []
+    deployer.target = replace(deployer.target, volume=None)
+    assert any("ada/bucket at /data" in sentence for sentence in deployer.plan().drift)
 
 
 def test_rollback_brings_the_former_files_and_build_back_in_one_commit(make_deployer, tree) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from deploy.arguments import parser
 from deploy.bundle import PROJECT
 from deploy.cli import main
 from deploy.errors import Exit
-from tests.deploy.conftest import FAST, READ, SECRETS, WRITE
+from tests.deploy.conftest import FAST, FREE, READ, SECRETS, WRITE
 from tests.hub import Fault, LocalHub, Slow, Status
 from tests.hub.space import LocalSpace
 
@@ -59,6 +60,13 @@ def test_plan_changes_nothing_and_tells_price_and_sleep(run, hub: LocalHub) -> N
     assert hub.changes == []
     run("apply", *QUICK)
     assert "Nothing to change." in run("plan")[1]
+
+
+def test_plan_names_what_is_no_setting(run, tmp_path) -> None:
+    settings = tmp_path / "deploy.toml"
+    settings.write_text(settings.read_text() + "SESSION_TTL = 7200\n")
+    assert "note: SESSION_TTL is no setting" in run("plan")[1]
+    assert "MAX_SESSIONS is no" not in run("plan")[1]
 
 
 def test_apply_then_status_logs_restart_pause_and_destroy(run, hub: LocalHub, monkeypatch) -> None:
@@ -117,6 +125,29 @@ def test_a_new_build_that_fails_is_taken_back_where_asked(run, hub: LocalHub, tm
     assert hub.spaces["ada/code"].running.files["BUILD"] == first
 
 
+@pytest.mark.parametrize(
+    ("script", "read", "code"),
+    [(["BUILDING", "PAUSED"], READ, Exit.PAUSED), (["BUILDING", "RUNNING"], FREE, Exit.WRONG_TOKEN)],
+)
+def test_a_build_that_is_not_at_fault_is_not_taken_back(run, hub: LocalHub, tmp_path, script, read, code) -> None:
+    settings = tmp_path / "deploy.toml"
+    run("apply", *QUICK)
+    settings.write_text('title = "Another"\n' + settings.read_text())
+    hub.spaces["ada/code"].build_script = script
+    hub.forget()
+    seen, said = run("apply", *QUICK, "--rollback-on-failure", read=read)
+    assert seen == code, said
+    assert len(hub.asked("commit")) == 1, "the new build alone"
+
+
+def test_a_read_token_that_is_refused_is_said_before_anything_is_sent(run, hub: LocalHub) -> None:
+    code, said = run("apply", *QUICK, read="hf_expired00000")
+    assert code == Exit.TOKEN
+    assert "does not accept LIBRECHAT_HF_TOKEN" in said
+    assert "write access" not in said
+    assert hub.changes == []
+
+
 def test_logs_are_readable_and_can_be_filtered(run, hub: LocalHub) -> None:
     run("apply", *QUICK)
     hub.spaces["ada/code"].run_log = [
@@ -140,6 +171,59 @@ def test_prometheus_gets_a_configuration_and_the_rules(run, tmp_path) -> None:
     assert (folder / "prometheus.yml").stat().st_mode & 0o077 == 0
 
 
+def test_a_prometheus_file_of_the_user_stays_and_one_of_ours_is_closed(run, tmp_path) -> None:
+    path = tmp_path / "prometheus" / "prometheus.yml"
+    command = ("prometheus", "--address", "https://a-b.hf.space", "--write", str(path.parent))
+    assert run(*command)[0] == 0
+    path.chmod(0o644)
+    assert run(*command)[0] == 0
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_text("global: {}\n")
+    code, said = run(*command)
+    assert code == Exit.USAGE
+    assert "Move it away" in said
+    assert path.read_text() == "global: {}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("prometheus", "--address", "x"),
+        ("prometheus", "--address", "https://a-b.hf.space", "--write", "/proc/none/here"),
+        ("bundle", "--write", "/proc/none/here"),
+        ("librechat", "--address", "https://a-b.hf.space", "--write", "/proc/none/here"),
+    ],
+)
+def test_an_address_or_a_folder_that_cannot_be_is_a_sentence(run, tmp_path, monkeypatch, command) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = run(*command)
+    assert code == Exit.USAGE
+    assert said.splitlines()[-1].startswith("error: ")
+    assert list(tmp_path.glob("prometheus*")) == []
+
+
+def test_wake_for_ever_outlives_a_bad_hour(run, hub: LocalHub, monkeypatch) -> None:
+    run("apply", *QUICK)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 1:
+            hub.faults.clear()
+        if len(slept) == 2:
+            raise KeyboardInterrupt
+
+    hub.forget()
+    hub.faults.append(Fault("GET", "info", 1, Status(400), lasts=True))
+    pace = replace(FAST, sleep=sleep)
+    monkeypatch.setattr("tests.deploy.test_cli.FAST", pace)
+    code, said = run("wake", "--every", "7")
+    assert code == Exit.INTERRUPTED
+    assert slept == [7.0, 7.0]
+    assert "Knocking again in 7 s" in said
+    assert "answers after" in said
+
+
 def test_librechats_token_is_warned_about_where_it_can_write_or_is_missing(run) -> None:
     run("apply", *QUICK)
     assert "LIBRECHAT_HF_TOKEN is a token that may write" in run("doctor", read=WRITE)[1]
@@ -160,7 +244,7 @@ def test_the_writing_token_never_reaches_the_app_in_plain_authorization(run, hub
     [
         (("apply", *QUICK), lambda hub: None, Exit.OK),
         (("apply", *QUICK, "--space", "a b"), lambda hub: None, Exit.USAGE),
-        (("status",), lambda hub: None, Exit.NAME),
+        *(((name,), lambda hub: None, Exit.MISSING) for name in ("status", "smoke", "wake", "wait", "rollback")),
         (
             ("apply", *QUICK),
             lambda hub: hub.spaces.update({"ada/code": LocalSpace("ada/code", "gradio", False, "x")}),

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from deploy.bundle import PROJECT
-from deploy.config import Storage, Target, address_of
+from deploy.config import VOLUME, Storage, Target, address_of
 from deploy.errors import DeployError, Exit
+from space.state import VOLUME as IN_THE_APP
 
 
 def load(tmp_path: Path, text: str, environ: dict[str, str] | None = None, **flags: object) -> Target:
@@ -25,6 +26,7 @@ def test_the_example_file_is_read_and_says_every_key(tmp_path) -> None:
     assert target.secrets == {"ACCESS_KEY": "k"}
     assert target.volume is not None
     assert target.variables
+    assert target.unknown == []
     assert target.extra_pip
     assert target.extra_apt
 
@@ -41,9 +43,23 @@ def test_values_of_variables_may_be_numbers_and_booleans(tmp_path) -> None:
     assert target.variables == {"MAX_SESSIONS": "4", "SINGLE_USER": "true"}
 
 
+def test_a_list_of_strings_is_what_the_app_reads_and_misspelt_settings_are_known(tmp_path) -> None:
+    text = '[variables]\nTOOLS = ["execute_python_code", "get_system_info"]\nSESSION_TTL = 7200\n'
+    target = load(tmp_path, text)
+    assert target.variables["TOOLS"] == "execute_python_code,get_system_info"
+    assert target.settings.tools == ("execute_python_code", "get_system_info")
+    assert target.unknown == ["SESSION_TTL"]
+
+
 def test_a_volume_is_read(tmp_path) -> None:
-    target = load(tmp_path, '[volume]\nsource = "ada/bucket"\nread_only = true\n')
-    assert target.volume == Storage(source="ada/bucket", mount_path="/data", read_only=True)
+    target = load(tmp_path, '[volume]\nsource = "ada/bucket"\n')
+    assert target.volume == Storage(source="ada/bucket", mount_path="/data")
+    elsewhere = '[variables]\nSTATE_DIR = "/kept/here"\n[volume]\nsource = "ada/bucket"\nmount_path = "/kept"\n'
+    assert load(tmp_path, elsewhere).volume == Storage(source="ada/bucket", mount_path="/kept")
+
+
+def test_the_volume_of_the_app_is_where_the_app_looks_for_one() -> None:
+    assert str(IN_THE_APP) == VOLUME
 
 
 @pytest.mark.parametrize(
@@ -61,6 +77,19 @@ def test_a_volume_is_read(tmp_path) -> None:
         ("[variables]\nDEPLOY_STATE = '1'", "cannot be the name"),
         ("extra_apt = ['a; rm -rf /']", "is not the name of a Debian package"),
         ("volume = 'x'", "deploy.toml"),
+        ("[volume]\nsource = 'a/b'\nmount_path = '/kept'", r"keeps its sessions in /data.*set STATE_DIR"),
+        ("[volume]\nsource = 'a/b'\nread_only = true", r"read_only.*leave it out"),
+        ("extra_pip = 'polars'", r"extra_pip = 'polars': give a list of strings"),
+        ("extra_apt = 'graphviz'", "extra_apt = 'graphviz': give a list of strings"),
+        ("extra_pip = [1]", "give a list of strings"),
+        ("[variables]\nTOOLS = ['execute_pyton_code']", "no tool is called 'execute_pyton_code'"),
+        ("[variables]\nALLOWED_HOSTS = [1, 2]", "or a list of strings"),
+        ("[variables]\nTOOLS = {a = 1}", "or a list of strings"),
+        ("space = 'ada/a--b'", "the Hub takes no such name"),
+        ("space = 'a..b'", "the Hub takes no such name"),
+        ("space = 'name-'", "the Hub takes no such name"),
+        ("space = 'name.git'", "the Hub takes no such name"),
+        (f"space = '{'a' * 97}'", "the Hub takes no such name"),
         ("= 3", "is not TOML"),
     ],
 )

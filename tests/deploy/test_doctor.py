@@ -11,7 +11,7 @@ from deploy.checks import Check, Report
 from deploy.doctor import Finding, examine
 from deploy.errors import Exit
 from deploy.probe import Access
-from tests.deploy.conftest import READ, Deployer
+from tests.deploy.conftest import READ, Deployer, a_target
 from tests.hub.space import Commit
 
 
@@ -82,17 +82,26 @@ def test_old_build(live: Deployer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "ok", "code"),
-    [("weak", False, Exit.WEAK_SANDBOX), ("strong", False, Exit.SMOKE), ("strong", True, Exit.OK)],
+    ("level", "failed", "code"),
+    [
+        ("weak", {"sse: sandbox", "streamable-http: sandbox"}, Exit.WEAK_SANDBOX),
+        ("weak", {"sse: sandbox", "sse: python"}, Exit.SMOKE),
+        ("weak", {}, Exit.OK),
+        ("strong", {"sse: python"}, Exit.SMOKE),
+        ("strong", {}, Exit.OK),
+    ],
 )
-def test_the_smoke_test_decides_the_rest(live: Deployer, monkeypatch, level, ok, code) -> None:
+def test_the_smoke_test_decides_the_rest(live: Deployer, monkeypatch, level, failed, code) -> None:
     class Seen:
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
+        def __init__(self, *_: object, **wanted: object) -> None:
+            assert wanted["allow_weak"] is True
+            assert wanted["offered"] == ("execute_python_code",)
 
         async def run(self) -> Report:
-            return Report([Check(name="python", ok=ok)], level)
+            names = ("sse: python", "sse: sandbox", "streamable-http: sandbox")
+            return Report([Check(name=name, ok=name not in failed) for name in names], level)
 
+    live.target = a_target(variables={"ALLOW_WEAK_SANDBOX": "on", "TOOLS": "execute_python_code"})
     monkeypatch.setattr(doctor, "Smoke", Seen)
     assert found(live).code == code
 

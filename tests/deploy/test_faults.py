@@ -69,7 +69,9 @@ def older(hub: LocalHub, bundle: Bundle) -> None:
     """A Space of ours from before: an old secret, an old variable, a file that has gone, and other contents."""
     was = Bundle({**bundle.files, "executor/gone.py": b"", "BUILD": b"000000000000\n", "app.py": b"old\n"})
     client = Hub(endpoint=hub.url, token=WRITE, hardware=TARGET.hardware, pace=FAST)
-    old = a_target(variables={"MAX_SESSIONS": "4", "TOOLS": "all"}, secrets={"ACCESS_KEY": "old-key", "ADMIN_KEY": "a"})
+    old = a_target(
+        variables={"MAX_SESSIONS": "4", "TOOLS": "get_system_info"}, secrets={"ACCESS_KEY": "old-key", "ADMIN_KEY": "a"}
+    )
     apply(client, old, was, say=lambda _: None)
 
 

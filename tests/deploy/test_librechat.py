@@ -49,6 +49,7 @@ def test_the_override_is_a_compose_file_whose_proxy_has_the_least_rights(tmp_pat
     proxy = compose["services"]["code-interpreter-links"]
     assert proxy["read_only"] is True
     assert proxy["cap_drop"] == ["ALL"]
+    assert proxy["cap_add"] == ["NET_BIND_SERVICE"], "without it the image's caddy cannot be executed at all"
     caddy = (tmp_path / "code-interpreter-links" / "Caddyfile").read_text()
     assert f"reverse_proxy {ADDRESS}" in caddy
     assert "https://links.example.org" in caddy

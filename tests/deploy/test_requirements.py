@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from packaging.requirements import Requirement
 
@@ -52,3 +55,20 @@ def test_a_set_is_resolved_for_another_python_than_this_one() -> None:
     assert found.packages["gradio"] == "6.31.0"
     assert "structlog" in found.packages
     assert "for Python 3.12" in found.note
+
+
+def test_pip_builds_nothing_and_gets_no_token_and_no_secret(monkeypatch) -> None:
+    given: dict[str, object] = {}
+
+    def run(command: list[str], **wanted: object) -> subprocess.CompletedProcess[str]:
+        given.update(wanted, command=command)
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: told to fail")
+
+    for name in ("HF_TOKEN", "LIBRECHAT_HF_TOKEN", "ACCESS_KEY", "PIP_INDEX_URL"):
+        monkeypatch.setenv(name, "kept-secret")
+    monkeypatch.setattr(subprocess, "run", run)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    with pytest.raises(DeployError, match="--no-resolve"):
+        resolve("mcp\n", sdk="6.31.0", python_version=version, zero_gpu=False, withheld=["ACCESS_KEY"])
+    assert "--only-binary=:all:" in given["command"]
+    assert [name for name, value in given["env"].items() if value == "kept-secret"] == ["PIP_INDEX_URL"]

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from deploy.config import Storage
 from deploy.errors import DeployError, Exit
 from deploy.probe import Access
-from deploy.wait import wait_for_build, wake
-from tests.deploy.conftest import FAST, READ, Deployer
-from tests.hub.space import BUILD
+from deploy.state import NOTE, settings_id
+from deploy.wait import BuildFailed, wait_for_build, wake
+from space.health import settings_id as settings_of_app
+from tests.deploy.conftest import FAST, READ, SECRETS, Deployer, a_target
+from tests.hub import Fault, Status
+from tests.hub.space import BUILD, RESTART
 
 
 def waited(deployer: Deployer, build_id: str = "", **pace: float) -> str:
@@ -43,6 +48,47 @@ def test_a_running_space_counts_only_once_the_new_build_answers(make_deployer, t
     assert f"build {deployer.bundle.build_id} answers" in waited(deployer)
     answers = [visit.answered["build"] for visit in deployer.hub.asked("app")]
     assert answers[0] != answers[-1] == deployer.bundle.build_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"variables": {"MAX_SESSIONS": "6"}},
+        {"secrets": {**SECRETS, "ACCESS_KEY": "another"}},
+        {"volume": Storage(source="ada/bucket")},
+    ],
+)
+def test_new_settings_count_only_once_a_process_has_them(deployer: Deployer, change) -> None:
+    deployer.apply()
+    waited(deployer)
+    deployer.target = a_target(**change)
+    done = deployer.apply()
+    assert done.plan.changes
+    assert not done.plan.new_build
+    wait = partial(
+        wait_for_build,
+        address=deployer.space.host,
+        access=Access(token=READ),
+        build_id=done.build_id,
+        settings=done.settings,
+        say=deployer.said.append,
+    )
+    # right after the change the Hub still tells RUNNING, and the old process still answers
+    deployer.space.stages = deque(["RUNNING"])
+    deployer.pace = replace(FAST, start_timeout=0.2)
+    with pytest.raises(DeployError, match=r"still runs with the settings before.*deploy restart") as stop:
+        wait(deployer.client, "ada/code")
+    assert not isinstance(stop.value, BuildFailed)
+    deployer.pace = FAST
+    deployer.space.stages = deque(["RUNNING", "RUNNING", *RESTART])
+    assert wait(deployer.client, "ada/code").data["settings"] == done.settings
+
+
+def test_app_and_deploy_give_the_settings_one_name(monkeypatch) -> None:
+    settings_of_app.cache_clear()
+    monkeypatch.setenv(NOTE, '{"salt": "1"}')
+    assert settings_of_app() == settings_id('{"salt": "1"}')
+    settings_of_app.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -100,6 +146,22 @@ def test_a_token_that_may_not_see_the_running_space_is_said(deployer: Deployer) 
             say=deployer.said.append,
         )
     assert stop.value.code == Exit.WRONG_TOKEN
+
+
+def test_faults_of_the_hub_are_waited_out_and_are_none_of_the_build(deployer: Deployer) -> None:
+    deployer.apply()
+    fault = Fault("GET", "runtime", 1, Status(503), lasts=True)
+    deployer.hub.faults.append(fault)
+    with pytest.raises(DeployError) as stop:
+        waited(deployer, start_timeout=0.2)
+    assert not isinstance(stop.value, BuildFailed)
+    assert stop.value.code == Exit.HUB
+    deployer.pace = FAST
+    deployer.hub.faults.clear()
+    deployer.hub.forget()
+    # more of them than one request is tried
+    deployer.hub.faults += [Fault("GET", "runtime", n, Status(503)) for n in range(2, 9)]
+    assert "no word from the Hub" in waited(deployer)
 
 
 def test_the_wait_ends_after_its_time(deployer: Deployer) -> None:

@@ -56,6 +56,8 @@ class LocalSpace:
     running: Commit | None = None
     moving: bool = False
     pending: Commit | None = None
+    note: str = ""
+    """The value of DEPLOY_STATE that the running process was started with."""
 
     def __post_init__(self) -> None:
         if not self.commits:
@@ -90,8 +92,11 @@ class LocalSpace:
         """The stage now; each look brings it one further."""
         stage = self.stages[0] if len(self.stages) == 1 else self.stages.popleft()
         self.moving = self.moving or stage in ("BUILDING", "APP_STARTING", "RUNNING_APP_STARTING")
-        if stage == "RUNNING" and self.moving and self.pending is not None:
-            self.running, self.pending = self.pending, None
+        if stage == "RUNNING" and self.moving:
+            self.moving = False
+            self.note = self.variables.get("DEPLOY_STATE", {}).get("value", "")
+            if self.pending is not None:
+                self.running, self.pending = self.pending, None
         return stage
 
     def runtime(self) -> dict[str, Any]:
