@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -159,12 +160,19 @@ def test_a_conflict_that_lasts_ends_with_a_sentence_after_some_tries(hub: LocalH
     assert hub.spaces == {}
 
 
-def test_a_step_ends_at_its_deadline_though_tries_are_left(hub: LocalHub) -> None:
+def test_a_step_ends_at_its_deadline_though_tries_are_left(hub: LocalHub, monkeypatch) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("deploy.retries.time", SimpleNamespace(monotonic=lambda: now))
     hub.faults.append(Fault("POST", "create", 1, CONFLICT, lasts=True))
-    pace = replace(FAST, tries=10_000, first_pause=0.02, longest_pause=0.02, step_timeout=1.0)
+    pace = replace(FAST, tries=10_000, first_pause=1.0, longest_pause=1.0, step_timeout=20.0, sleep=sleep)
     with pytest.raises(DeployError, match="another change"):
         Hub(endpoint=hub.url, token=WRITE, pace=pace).create(TARGET.space)
-    assert 1 < len(hub.asked("create")) <= 51
+    assert len(hub.asked("create")) == 21
 
 
 def test_a_wait_longer_than_the_step_may_take_is_not_begun(hub: LocalHub) -> None:

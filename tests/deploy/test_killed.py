@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 from dataclasses import dataclass
 
@@ -21,10 +22,11 @@ class Whoever(Kill):
     """Kills the process that is applying when the moment comes."""
 
     def __call__(self) -> None:
-        os.kill(victims[-1], signal.SIGKILL)
+        os.kill(victims.get(timeout=20), signal.SIGKILL)
 
 
-victims: list[int] = []
+# one that waits: the process may make its request before its id is known here
+victims: queue.SimpleQueue[int] = queue.SimpleQueue()
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,10 @@ def test_killed_at_each_request_in_turn_leaks_nothing_and_is_completed_by_the_ne
 
     def run() -> int:
         process = forks.Process(target=deploying, args=(hub.url, dict(bundle.files)))
+        while not victims.empty():
+            victims.get()
         process.start()
-        victims.append(process.pid)
+        victims.put(process.pid)
         process.join(60)
         code = process.exitcode
         process.close()

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.running import TRANSPORTS, RunningSpace
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSpace]:
     """The Space as it runs with default settings."""
     running = RunningSpace.start(tmp_path_factory.mktemp("space"))

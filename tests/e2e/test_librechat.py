@@ -98,7 +98,7 @@ async def test_stop_ends_the_code_within_a_second_and_nothing_else(
     with pytest.raises(ClientError):
         await result
     assert await gone(space, marker)
-    assert time.monotonic() - began < 5  # 1 s on a machine of its own
+    assert time.monotonic() - began < 10  # 1 s on a machine of its own
     assert said(await python(chat, "kept")).startswith("'yes'")
     assert "unharmed" in said(await beside_result)
     state = await chat.ask("state", client="main")
@@ -167,14 +167,19 @@ async def test_a_connection_that_breaks_off_leaves_the_code_running(
     space: RunningSpace, chat: LibreChat, me: dict[str, str]
 ) -> None:
     """The specification: a disconnect is no cancel."""
+    await chat.connect("main", "sse", space.url, me)
     await chat.connect("gone", "sse", space.url, me)
-    code = "import time, pathlib\ntime.sleep(1.5)\ndone = pathlib.Path('done').write_text('yes')"
+    code = (
+        "import time, pathlib\nbegun = pathlib.Path('begun').write_text('')\ntime.sleep(5)\n"
+        "done = pathlib.Path('done').write_text('yes')"
+    )
     _, lost = chat.begin("gone", "execute_python_code", {"code": code})
-    await asyncio.sleep(0.7)
+    async with asyncio.timeout(30):
+        while "begun" not in said(await chat.call("main", "list_files", {})):
+            await asyncio.sleep(0.1)
     await chat.ask("close", client="gone")
     with pytest.raises(ClientError):
         await lost
-    await chat.connect("main", "sse", space.url, me)
     assert said(await python(chat, "done")).startswith("3\n")
 
 

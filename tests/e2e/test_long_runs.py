@@ -46,13 +46,15 @@ async def test_a_long_cell_is_started_asked_for_and_had_within_the_clients_limit
     await chat.connect("main", transport, impatient.url, me)
     result = await chat.call("main", "execute_python_code", {"code": SLOW.format(12), "timeout": 60}, timeout=4)
     assert result["structuredContent"]["status"] == "running" and not result["isError"]
-    assert "step 0" in said(result) and "get_execution_result" in said(result)
+    assert "get_execution_result" in said(result)
     execution_id = result["structuredContent"]["execution_id"]
     assert execution_id in said(result)
-    asked = 0
+    asked, partial = 0, False
     while result["structuredContent"]["status"] == "running":
+        partial |= "step" in said(result)
         result = await chat.call("main", "get_execution_result", {"execution_id": execution_id}, timeout=4)
         asked += 1
+    assert partial, "what was printed so far was never told"
     assert asked > 1 and "the end" in said(result) and "step 11" in said(result)
     again = await chat.call("main", "get_execution_result", {}, timeout=4)
     assert said(again) == said(result)
@@ -69,6 +71,8 @@ async def test_a_long_cell_is_stopped_and_keeps_its_variables(
     stopped = await chat.call("main", "interrupt_execution", {}, timeout=4)
     assert stopped["structuredContent"]["interrupted"] is True
     ended = await chat.call("main", "get_execution_result", {}, timeout=4)
+    while ended["structuredContent"]["status"] == "running":
+        ended = await chat.call("main", "get_execution_result", {}, timeout=4)
     assert ended["structuredContent"]["status"] == "interrupted" and "step 0" in said(ended)
     assert said(await chat.call("main", "execute_python_code", {"code": "kept"}, timeout=10)).startswith("7\n")
 
@@ -77,12 +81,16 @@ async def test_stop_pressed_while_waiting_for_the_result_ends_the_waiting_alone(
     impatient: RunningSpace, chat: LibreChat, transport: str, me: dict[str, str]
 ) -> None:
     await chat.connect("main", transport, impatient.url, me)
-    await chat.call("main", "execute_python_code", {"code": SLOW.format(6), "timeout": 60})
-    call, waiting = chat.begin("main", "get_execution_result", {})
-    await asyncio.sleep(0.3)
-    await chat.abort(call)
-    with pytest.raises(ClientError):
-        await waiting
+    await chat.call("main", "execute_python_code", {"code": SLOW.format(16), "timeout": 60})
+    # the answer may come before Stop is heard: then again
+    for _ in range(5):
+        call, waiting = chat.begin("main", "get_execution_result", {})
+        await asyncio.sleep(0.3)
+        await chat.abort(call)
+        (stopped,) = await asyncio.gather(waiting, return_exceptions=True)
+        if isinstance(stopped, ClientError):
+            break
+    assert isinstance(stopped, ClientError)
     result = await chat.call("main", "get_execution_result", {})
     while result["structuredContent"]["status"] == "running":
         result = await chat.call("main", "get_execution_result", {})

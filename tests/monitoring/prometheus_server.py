@@ -28,10 +28,11 @@ class Prometheus:
 
     def __init__(self, address: str) -> None:
         self._client = httpx.Client(base_url=address, timeout=10)
+        self._at: dict[str, str] = {}
 
     def ask(self, query: str) -> list[tuple[dict[str, str], float]]:
         """(labels, value) of each series that the instant query gives."""
-        answer = self._get("/api/v1/query", query=query)
+        answer = self._get("/api/v1/query", query=query, **self._at)
         return [(series["metric"], float(series["value"][1])) for series in answer["result"]]
 
     def number(self, query: str) -> float | None:
@@ -54,6 +55,23 @@ class Prometheus:
         while not ready():
             assert time.monotonic() < deadline, f"not ready after {seconds} s; targets: {self.targets()}"
             time.sleep(0.2)
+
+    def look(self) -> None:
+        """Wait for a good scrape that begins from now on; every answer is as of it from then on.
+
+        Without it the answers may be of an older scrape than what happened last, or of none: one that fails takes all
+        that was known out of later answers.
+        """
+        self._at = {}
+        now, seen = time.time(), 0.0
+
+        def fresh() -> bool:
+            nonlocal seen
+            seen = self.number("timestamp(up) * up") or 0.0
+            return seen > now
+
+        self.wait(fresh)
+        self._at = {"time": f"{seen:.3f}"}
 
     def _get(self, path: str, **params: str) -> dict[str, Any]:
         answer = self._client.get(path, params=params)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +75,26 @@ class Script:
         self.pictures += sum(bool(output["picture"]) for output in data["outputs"])
         self.cut += data["truncated"]
 
-    async def cancel(self, session: ClientSession) -> None:
+    async def cancel(self, space: RunningSpace, session: ClientSession) -> None:
         """What LibreChat sends when its user presses Stop."""
         request = session._request_id
-        call = asyncio.create_task(session.call_tool("execute_bash_command", {"command": "sleep 60", "timeout": 60}))
-        await asyncio.sleep(1)
+        arguments = {"command": "sleep 59.75", "timeout": 60}
+        call = asyncio.create_task(session.call_tool("execute_bash_command", arguments))
+        await self.until(lambda: space.running("59.75"))
         note = CancelledNotification(
             method="notifications/cancelled", params=CancelledNotificationParams(requestId=request, reason="stopped")
         )
         await session.send_notification(ClientNotification(note))
         self.calls["execute_bash_command", "cancelled"] += 1
         self.statuses["bash", "interrupted"] += 1
-        await asyncio.sleep(1)
+        await self.until(lambda: not space.running("59.75"))
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
+
+    async def until(self, there: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not await asyncio.to_thread(there):
+                await asyncio.sleep(0.05)
 
 
 @needs_prometheus
@@ -107,7 +114,7 @@ async def test_promql_answers_of_the_running_space_equal_the_clients_own_counts(
                 keys = {"Authorization": f"Bearer {TOKEN}", "X-Access-Key": "door-key"}
                 async with client(wall.url, "sse", {**keys, **identity("alice-in-person", "c1")}) as session:
                     await script.play(session)
-                    await script.cancel(session)
+                    await script.cancel(space, session)
                 async with client(wall.url, "http", {**keys, **identity("bob-in-person", "c2")}) as session:
                     await script.run(session, "python", "print('hello')", 30, "ok")
                 await asyncio.to_thread(agree, prometheus, script)
@@ -127,6 +134,9 @@ def agree(prometheus: Prometheus, script: Script) -> None:
     """Wait for the scrape that has all, then compare everything."""
     total = sum(script.statuses.values())
     prometheus.wait(lambda: prometheus.number("sum(interpreter_executions_total)") == total)
+    made = sum(script.calls.values())
+    prometheus.wait(lambda: prometheus.number("sum(interpreter_tool_calls_total)") == made)
+    prometheus.look()
     counted = {
         (labels["language"], labels["status"]): value
         for labels, value in prometheus.ask("interpreter_executions_total > 0")

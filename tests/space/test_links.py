@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -84,11 +85,12 @@ def test_what_is_no_token_gets_a_sentence(links: Links, text: str) -> None:
         links.open(text, "file")
 
 
-def test_an_expired_link_says_so() -> None:
-    links = Links(Settings(link_ttl=1))
+def test_an_expired_link_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    links, later = Links(Settings(link_ttl=60)), 0.0
+    monkeypatch.setattr("space.links.time", SimpleNamespace(time=lambda: time.time() + later))
     made = token(links.file(GRANT, "a"))
     links.open(made, "file")
-    time.sleep(1.1)
+    later = 61.0
     with pytest.raises(LinkRefused, match="expired") as caught:
         links.open(made, "file")
     assert caught.value.gone

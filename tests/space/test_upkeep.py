@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,20 +95,23 @@ def test_what_is_free_between_what_is_in_use_is_given_back() -> None:
 
 
 async def given_back(monkeypatch: pytest.MonkeyPatch, say: Callable[[Bus], None], **seconds: float) -> int:
-    """How often memory was given back within about a second, beside what `say` says every 20 ms."""
-    count = 0
+    """How often memory was given back within a second of a clock of its own, beside what `say` says every 20 ms."""
+    count, now = 0, 0.0
 
     def give_back() -> None:
         nonlocal count
         count += 1
 
     monkeypatch.setattr(upkeep, "give_back", give_back)
+    monkeypatch.setattr(upkeep, "time", SimpleNamespace(monotonic=lambda: now))
     for name, value in {"LOOK_EVERY": 0.01, "IDLE_AFTER": 0.3, "ALWAYS_AFTER": 60.0, **seconds}.items():
         monkeypatch.setattr(upkeep, name, value)
-    bus = Bus()
+    bus = Bus(linger=0)
     task = asyncio.create_task(upkeep.give_back_when_idle(bus))
     for _ in range(50):
         say(bus)
+        assert await asyncio.to_thread(bus.flush), "what was said is heard before the clock goes on"
+        now += 0.02
         await asyncio.sleep(0.02)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

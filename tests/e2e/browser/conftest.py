@@ -17,7 +17,7 @@ from tests.e2e.running import RunningSpace
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def page_space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSpace]:
     """One Space for all tests with a browser, its operator's tab on."""
     if CHROMIUM is None:

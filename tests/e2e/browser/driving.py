@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 ADMIN_KEY = "the-operator's-key"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -44,14 +45,37 @@ def run(page: Page, code: str, language: str = "Python") -> None:
 def start(page: Page, code: str, language: str = "Python") -> None:
     """Type code and press Run."""
     page.get_by_role("radio", name=language, exact=True).check()
-    editor = page.locator("#code .cm-content")
-    # the editor is made anew for another language: what was selected before is no longer, and would not be replaced
-    expect(editor).to_have_attribute("data-language", {"bash": "shell"}.get(language, language.lower()))
-    editor.fill(code)
+    editor(page, language).fill(code)
     # what is there is of the run before
     page.evaluate("document.querySelectorAll('#screen .ci-status').forEach((line) => line.remove())")
-    page.locator("#run").click()
+    press_run(page, code)
     expect(page.locator("#screen .ci-status").first).to_be_visible()
+
+
+def editor(page: Page, language: str = "Python") -> Locator:
+    """The editor, once it is there for this language."""
+    found = page.locator("#code .cm-content")
+    # it is made anew for another language: what was selected before is no longer, and would not be replaced
+    expect(found).to_have_attribute("data-language", {"bash": "shell"}.get(language, language.lower()))
+    return found
+
+
+def press_run(page: Page, code: str) -> None:
+    """Press Run until the page sends `code`: Gradio drops a click before it has heard the end of the run before."""
+
+    def runs(request: Request) -> bool:
+        if "/queue/join" not in request.url:
+            return False
+        return any(str(value).split() == code.split() for value in request.post_data_json["data"])
+
+    for _ in range(10):
+        try:
+            with page.expect_request(runs, timeout=1_500):
+                page.locator("#run").click()
+        except PlaywrightTimeout:
+            continue
+        return
+    raise AssertionError("Run was pressed ten times and nothing was sent")
 
 
 def finished(page: Page) -> None:

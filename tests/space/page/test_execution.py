@@ -60,7 +60,7 @@ async def test_going_away_leaves_the_code_running_and_it_is_found_again(executor
     told: list[Event] = []
     end = executor.bus.subscribe(told.append)
     session_id = await execution.session_of(executor, VISITOR, "")
-    code = "import time\nfor n in range(8):\n    print(n, flush=True)\n    time.sleep(0.2)"
+    code = "import time\nfor n in range(25):\n    print(n, flush=True)\n    time.sleep(0.2)"
     following = execution.run(executor, VISITOR, session_id, code=code, language="python", timeout=None)
     async for progress in following:
         if progress.printed:
@@ -69,7 +69,7 @@ async def test_going_away_leaves_the_code_running_and_it_is_found_again(executor
     running = executor.session(session_id, **VISITOR.caller()).running
     assert running is not None
     found = [progress async for progress in execution.follow(executor, VISITOR, session_id, running)][-1]
-    assert found.result is not None and found.result.stdout.split() == [str(n) for n in range(8)]
+    assert found.result is not None and found.result.stdout.split() == [str(n) for n in range(25)]
     end()
     assert [event.outcome for event in told if isinstance(event, ToolCalled)] == ["cancelled"]
 
