@@ -38,6 +38,8 @@ TOOLS = {
 
 CALL_TIMEOUT = 60.0
 """Seconds that one call may take."""
+BEGUN_SECONDS = 3.0
+"""Within which code begins that a call has brought; it is stopped after them."""
 LATENCY_CALLS = 20
 LONGEST_WAIT = 61
 """Seconds that a call waits for its turn where its owner has made too many; no cap on calls a minute asks for more."""
@@ -226,19 +228,24 @@ class Smoke:
     async def _cancel(self, transport: Transport) -> str:
         async with self._session(transport) as session:
             await session.initialize()
-            call = self._caller(session)
-            # requests are numbered from 0, which was initialize
-            long = asyncio.create_task(call("execute_python_code", code="import time\nkept = 5\ntime.sleep(50)"))
-            await asyncio.sleep(1.5)
+            code, number = "import time\nkept = 5\ntime.sleep(50)", 0  # of the request: initialize was 0
+            while True:
+                number += 1
+                long = asyncio.create_task(session.call_tool("execute_python_code", {"code": code}))
+                await asyncio.wait({long}, timeout=BEGUN_SECONDS)
+                if not long.done():
+                    break
+                if not await self._waited_for(await long):
+                    raise Wrong(f"code that takes 50 s was answered at once: {_text(await long)[:400]}")
             await session.send_notification(
-                ClientNotification(CancelledNotification(params=CancelledNotificationParams(requestId=1)))
+                ClientNotification(CancelledNotification(params=CancelledNotificationParams(requestId=number)))
             )
-            begun = time.monotonic()
+            begun, capped = time.monotonic(), self._waited
             done, _ = await asyncio.wait({long}, timeout=1)
             async with self._session(transport) as other:
                 await other.initialize()
                 result = await self._caller(other)("execute_python_code", code="print(kept)", timeout=10)
-            waited = time.monotonic() - begun
+            waited = time.monotonic() - begun - (self._waited - capped)
             long.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await long
@@ -299,15 +306,22 @@ class Smoke:
         async def call(tool: str, **arguments: Any) -> CallToolResult:
             given = {key: value for key, value in arguments.items() if value is not None}
             result = await session.call_tool(tool, given)
-            if result.isError and (asked := _TOO_MANY.search(_text(result))) and int(asked[1]) <= LONGEST_WAIT:
-                self._waited += int(asked[1])
-                await asyncio.sleep(int(asked[1]))
+            if await self._waited_for(result):
                 result = await session.call_tool(tool, given)
             if result.isError:
                 raise Wrong(f"{tool} answered: {_text(result)[:400]}")
             return result
 
         return call
+
+    async def _waited_for(self, refused: CallToolResult) -> bool:
+        """Wait as long as a refusal for too many calls asks; False, at once, where it is none."""
+        asked = _TOO_MANY.search(_text(refused)) if refused.isError else None
+        if asked is None or int(asked[1]) > LONGEST_WAIT:
+            return False
+        self._waited += int(asked[1])
+        await asyncio.sleep(int(asked[1]))
+        return True
 
     def _note(self, check: Check) -> None:
         self._report.checks.append(check)
