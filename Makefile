@@ -36,7 +36,7 @@ format: $(READY) ## put every file into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure beside ipykernel, fresh processes and a bare echo; writes bench.json
+bench: $(READY) ## measure beside ipykernel, fresh processes and a bare echo, snapshots too; writes bench.json
 	$(BIN)/python -m tests.benchmarks
 
 load: $(READY) ## many clients for minutes, answers checked (ARGS="--clients 20 --minutes 30 --kill-every 60 ...")

@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-from tests.benchmarks import fresh, kernels, mcp_roundtrip, ours
+from tests.benchmarks import fresh, kernels, mcp_roundtrip, ours, snapshots
 
 ROWS = [
     ("session create, one kept ready, ms", "create_ms", 40, True),
@@ -20,11 +20,12 @@ ROWS = [
 
 
 async def main() -> int:
-    """0 where every floor is met."""
+    """0 where every floor and limit is met."""
     mine = await ours.measure()
     theirs = await kernels.measure()
     per_call = await fresh.measure()
     figures = {"ours": mine, "ipykernel": theirs, "fresh process": per_call, "mcp": await mcp_roundtrip.measure()}
+    figures["snapshots"] = await snapshots.measure()
     figures["machine"] = {
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -41,6 +42,8 @@ async def main() -> int:
     print("\nMCP over SSE, ms (median), against a bare echo on the same SDK and transport")
     for name, value in figures["mcp"].items():
         print(f"  {name:38}{value:10.2f}" if isinstance(value, float) else f"  {name:38}{value}")
+    print("\nSaved, parked and woken again (median)")
+    missed += snapshots.report(figures["snapshots"], theirs["create_ms"])
     rest = {key: round(value, 2) for key, value in mine.items() if key not in {row[1] for row in ROWS}}
     print(f"\nfurther figures of ours: {rest}")
     print(f"machine: {figures['machine']}")
