@@ -53,6 +53,7 @@ class Guard:
         self._alone_at = 0
         self._figures: dict[str, str] = {}
         self._memory = 0
+        self._weight = 0
         self._has_news = False
 
     @property
@@ -125,6 +126,7 @@ class Guard:
         usage = self._confinement.meter.read(deep=self._looks % DEEP_EVERY == 0)
         if abs(usage.memory - self._memory) > NEWSWORTHY:
             self._memory, self._has_news = usage.memory, True
+            self._weight = self._confinement.meter.weight()
         elif not self._running and not self._background():
             # as it is now it stays: what a cell had taken, or who saved it, is gone
             self._next = float("inf")
@@ -165,15 +167,15 @@ class Guard:
         return None
 
     def news(self) -> int | None:
-        """Bytes of memory, where they have changed so much that the server should know."""
+        """Bytes of memory that are the session's alone, where they have changed so much that the server should know."""
         had, self._has_news = self._has_news, False
-        return self._memory if had else None
+        return self._weight if had else None
 
     def give_way(self, budget: int) -> None:
         """All sessions together are over `budget` bytes, and this one is the largest."""
         self._figures["memory"] = (
             f"All sessions together used more than the {budget // MIB} MiB of memory that they may, and this one, "
-            f"with {self._memory // MIB} MiB, was the largest."
+            f"with {self._weight // MIB} MiB, was the largest."
         )
 
     def why(self, limit: StopReason) -> str:

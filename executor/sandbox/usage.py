@@ -70,6 +70,7 @@ class Meter:
         self._at_most = False
         self._open = open_workers
         self._hidden: dict[Unlinked, int] = {}
+        self._last: tuple[list[int], int, int] = [], 0, 0
 
     def read(self, *, deep: bool = False) -> Usage:
         """Measure now: about 0.1 ms a process. `deep`, 1 ms, about every tenth time, finds what is only mapped."""
@@ -92,9 +93,16 @@ class Meter:
         unlinked = sum(size for file, size in files.items() if file.on_disk)
         outside = sum(size for file, size in files.items() if not file.on_disk)
         outside += max(0, sockets - _FREE_SOCKETS) * _SOCKET + self._shm()
+        self._last = members, private, outside
         memory = self._memory(members, rough, private, outside)
         opaque = opaque if self._open else []
         return Usage(memory, unlinked, len(members), threads, descriptors, tuple(opaque), self._at_most)
+
+    def weight(self) -> int:
+        """Bytes that the session adds to all others, as it was read last: pages that it was forked with and shares with
+        the zygote, some 80 MB, count by its share. A process that hides what it shares counts whole."""
+        members, private, outside = self._last
+        return sum(self._anonymous(pid)[0] for pid in members) + private + outside
 
     def _memory(self, members: list[int], rough: int, private: int, outside: int) -> int:
         """The sum of what processes hold, without counting shared pages twice where that matters."""
@@ -105,12 +113,9 @@ class Meter:
             return guess + outside
         exact, hidden = private, 0
         for pid in members:
-            proportional = self._proportional(pid)
-            if proportional is None:
-                # what a process shares with its parent may be all or nothing, which only the parent's fork knew
-                proportional = self._status(pid).get(b"RssAnon", 0)
-                hidden += proportional > 0
-            exact += proportional
+            size, hides = self._anonymous(pid)
+            exact += size
+            hidden += hides
         self._at_most = hidden > 1
         self._exact, self._rough = min(exact, rough), rough
         return self._exact + outside
@@ -123,6 +128,14 @@ class Meter:
                 name, _, value = line.partition(b":")
                 found[name] = int(value[:-3]) * _KIB
         return found
+
+    def _anonymous(self, pid: int) -> tuple[int, bool]:
+        """Anonymous memory of a process, and whether it hides which of it is shared, so that all of it counts."""
+        if (proportional := self._proportional(pid)) is not None:
+            return proportional, False
+        # what a process shares with its parent may be all or nothing, which only the parent's fork knew
+        whole = self._status(pid).get(b"RssAnon", 0)
+        return whole, whole > 0
 
     def _proportional(self, pid: int) -> int | None:
         """Anonymous memory of a process, its share where pages are shared; None when that cannot be read."""

@@ -157,3 +157,15 @@ async def test_what_a_session_holds_counts_also_after_short_cells_and_no_longer_
             await until(lambda: max(used.values()) > base + (80 << 20))
             await caller.run("del x")
             await until(lambda: max(used.values()) < base + (40 << 20))
+
+
+async def test_what_a_session_shares_with_the_zygote_is_charged_to_nobody(make_settings):
+    async with Executor(make_settings(spare_sessions=0)) as executor:
+        callers = [await session_of(executor) for _ in range(4)]
+        used = executor._backend._budget._used
+        for caller in callers:
+            await caller.run("import numpy, pandas, matplotlib.pyplot; x = 1")
+        await until(lambda: len(used) == len(callers))
+        # each has about 80 MiB resident, and could give back a tenth of them
+        assert max(used.values()) < 45 << 20, used
+        assert min(used.values()) > 1 << 20, used
