@@ -93,7 +93,9 @@ async def main(count: int) -> int:
     print(f"create: p50 {p50(creates):.1f} ms, p99 {p99(creates):.1f} ms; first {p50(creates[:20]):.1f}, ", end="")
     print(f"last {p50(creates[-20:]):.1f} ms")
     print("nothing is left over" if clean else f"left over: {left} {names}, descriptors {before} became {after}")
-    return 0 if clean and total["pss"] <= CEILING * max(count, 30) / 300 else 1
+    if (live := len(by_role["leader"])) != count:
+        print(f"only {live} of {count} lived at once: the others were parked")
+    return 0 if clean and live == count and total["pss"] <= CEILING * max(count, 30) / 300 else 1
 
 
 if __name__ == "__main__":
