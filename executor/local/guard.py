@@ -125,8 +125,12 @@ class Guard:
         self._looks += 1
         usage = self._confinement.meter.read(deep=self._looks % DEEP_EVERY == 0)
         if abs(usage.memory - self._memory) > NEWSWORTHY:
+            if self._running and self._memory:
+                # to weigh takes milliseconds for each GB; what a cell has taken since it was weighed is its own
+                self._weight = max(0, self._weight + usage.memory - self._memory)
+            else:
+                self._weight = self._confinement.meter.weight()
             self._memory, self._has_news = usage.memory, True
-            self._weight = self._confinement.meter.weight()
         elif not self._running and not self._background():
             # as it is now it stays: what a cell had taken, or who saved it, is gone
             self._next = float("inf")
