@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from executor.languages.channel import Decoder, Event, check_event, encode
+from executor.languages.channel import Decoder, Event, encode
+from executor.languages.checks import check_event
 from executor.results import Language
 
 MAIN = Path(__file__).with_name("node.mjs")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from executor.errors import InvalidRequest
-from executor.languages.channel import Decoder, Event, check_event, encode
+from executor.languages.channel import Decoder, Event, encode
+from executor.languages.checks import check_event
 from executor.results import Language
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from executor.languages.channel import MAX_NAMES, MAX_PROBLEM, STATE_HEAD, ProtocolError, StateHead, state_head
+from executor.languages.channel import MAX_NAMES, MAX_PROBLEM, STATE_HEAD, ProtocolError, StateHead
+from executor.languages.checks import state_head
 from executor.languages.reasons import TooLarge, bounded
 
 _TRAILER = struct.Struct(">4sIQ")

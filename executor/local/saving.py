@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from executor.errors import BackendFailed, Busy, ExecutorError
-from executor.languages import channel
+from executor.languages import channel, checks
 from executor.languages.bash import Bash
 from executor.languages.channel import ProtocolError, StateHead
 from executor.local.archive import open_inside, parent_of
@@ -101,7 +101,7 @@ def read_head(workspace: Workspace, path: str) -> StateHead | None:
     line, end, _ = data.partition(b"\n")
     if not end:
         raise ProtocolError("The file has no head.")
-    return channel.state_head(line)
+    return checks.state_head(line)
 
 
 def remove(workspace: Workspace, path: str) -> None:

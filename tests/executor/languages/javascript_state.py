@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness import Cell, Leader
 
-from executor.languages.channel import Restored, StateHead, state_head
+from executor.languages.channel import Restored, StateHead
+from executor.languages.checks import state_head
 from executor.languages.javascript import JavaScript
 
 STATE = Path(".state", "javascript")

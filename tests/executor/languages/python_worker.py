@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from executor.languages.channel import STATE_HEAD, state_head
+from executor.languages.channel import STATE_HEAD
+from executor.languages.checks import state_head
 from executor.languages.python import Python
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.languages.channel import MAX_ERROR, MAX_FRAME, MAX_NOTICE, Decoder, ProtocolError, check_event, encode
+from executor.languages.channel import MAX_ERROR, MAX_FRAME, MAX_NOTICE, Decoder, ProtocolError, encode
+from executor.languages.checks import check_event
 from executor.languages.javascript import JavaScript
 
 DONE: dict[str, Any] = {
