@@ -35,7 +35,7 @@ class Runner:
         queue_wait: float,
         bus: Bus,
         tasks: Tasks,
-        level: Callable[[], PolicyLevel],
+        level: PolicyLevel,
         rested: Callable[[str], None],
     ) -> None:
         """`queue_wait`: seconds that an execution waits for its turn among all sessions'. `rested` is told the owner of
@@ -166,7 +166,7 @@ class Runner:
         raise BackendFailed("The execution ended without a result; what it did is unknown.")
 
     async def _violations(self, run: Run) -> tuple[Violation, ...]:
-        level = self._level()
+        level = self._level
         if level == "off":
             return ()
         if len(run.code) <= QUICK_POLICY:

@@ -4,61 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from executor import policy
 from executor.backend import Backend, ExecutionEvent, Finished, SessionStats
-from executor.cells import Cells
-from executor.errors import BackendFailed, ExecutorError, StoreFailed
-from executor.events import Bus, Fault, FileTransferred, SandboxProbed, SessionMeasured
-from executor.keeper import Keeper
-from executor.packages.installer import Installer
+from executor.errors import BackendFailed
+from executor.events import Bus, FileTransferred, SandboxProbed, SessionMeasured
+from executor.measuring import measure
 from executor.packages.report import PackageReport
-from executor.parking import Parking
-from executor.quotas import Quotas
+from executor.parts import Parts, assemble
 from executor.request import check_request
 from executor.results import ExecutionResult, FileInfo, HistoryEntry, SessionInfo
-from executor.runner import PolicyLevel, Runner
+from executor.runner import PolicyLevel
 from executor.sandbox.report import SandboxReport
-from executor.sessions import Run, Session, SessionTable
+from executor.sessions import Run, Session
 from executor.settings import Settings
-from executor.shares import Shares, share_of
 from executor.tasks import Tasks
-
-if TYPE_CHECKING:
-    from executor.snapshots import Snapshots
-
-ANONYMOUS = "anonymous"
-"""The owner of callers of whom nothing is known."""
-
-SINGLE_USER = "single-user"
-"""The owner of all callers on a machine that is one person's."""
-
-SHARED = frozenset({ANONYMOUS, SINGLE_USER})
-"""Owners who stand for many people, and so have no share of their own."""
 
 PARK_SECONDS = 8.0
 """Seconds in which every session must be saved when the server stops; a Space gives little more."""
 
 STOP_SECONDS = 1.0
 """Seconds beyond the grace in which executions must have stopped before that."""
-
-_MEASURED_AT_ONCE = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Running:
-    """What there is once the executor is started."""
-
-    backend: Backend
-    sandbox: SandboxReport
-    keeper: Keeper
-    parking: Parking
-    snapshots: Snapshots | None
-    quotas: Quotas
-    runner: Runner
-    installer: Installer
 
 
 class Executor:
@@ -74,7 +41,7 @@ class Executor:
         self.bus = bus or Bus()
         self._backend = backend
         self._tasks = Tasks(self.bus)
-        self._running: _Running | None = None
+        self._parts: Parts | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -91,95 +58,39 @@ class Executor:
             from executor.local import LocalBackend  # noqa: PLC0415
 
             self._backend = LocalBackend(self.settings)
-        backend, bus, tasks = self._backend, self.bus, self._tasks
-        sandbox = await backend.open(bus.publish, self._make_room)
+        sandbox = await self._backend.open(self.bus.publish, self._make_room)
         await asyncio.to_thread(policy.load)
-        settings = self.settings
-        installer = Installer(settings, backend, bus.publish)
-        quotas = Quotas(settings, shared=SHARED, publish=bus.publish)
-        shares = Shares(share_of(settings), shared=SHARED, publish=bus.publish)
-        cells = Cells(settings.concurrent_cells, settings.owner_concurrent, shared=SHARED, publish=bus.publish)
-        table = SessionTable()
-        snapshots = await self._open_snapshots(backend, table, quotas)
-        parking = Parking(
-            settings, backend, table=table, snapshots=snapshots, quotas=quotas, shared=SHARED, bus=bus, tasks=tasks
-        )
-        self._running = _Running(
-            backend=backend,
-            sandbox=sandbox,
-            keeper=Keeper(
-                settings,
-                backend,
-                sandbox,
-                table=table,
-                snapshots=snapshots,
-                quotas=quotas,
-                shares=shares,
-                bus=bus,
-                tasks=tasks,
-                parking=parking,
-            ),
-            parking=parking,
-            snapshots=snapshots,
-            quotas=quotas,
-            runner=Runner(
-                backend,
-                cells=cells,
-                queue_wait=settings.queue_wait,
-                bus=bus,
-                tasks=tasks,
-                level=lambda: self.policy_level,
-                rested=shares.rested,
-            ),
-            installer=installer,
-        )
+        self._parts = await assemble(self.settings, self._backend, sandbox, bus=self.bus, tasks=self._tasks)
         layers = {name: (layer.on, layer.why) for name, layer in sandbox.layers.items()}
-        bus.publish(SandboxProbed(level=sandbox.level, layers=layers))
+        self.bus.publish(SandboxProbed(level=sandbox.level, layers=layers))
 
     async def aclose(self) -> None:
         """Park every session, or where that cannot be, end it. Idempotent."""
-        running = self._running
-        if running is not None and not self._closed:
+        parts = self._parts
+        if parts is not None and not self._closed:
             self._closed = True
-            await running.installer.aclose()
-            await self._stop_runs(running)
-            await running.keeper.aclose(PARK_SECONDS)
-            if running.snapshots is not None:
-                await running.snapshots.aclose()
+            await parts.installer.aclose()
+            await self._stop_runs(parts)
+            await parts.keeper.aclose(PARK_SECONDS)
+            if parts.snapshots is not None:
+                await parts.snapshots.aclose()
         if self._backend is not None:
             await self._backend.aclose()
         await self._tasks.join(timeout=5)
 
-    async def _stop_runs(self, running: _Running) -> None:
+    async def _stop_runs(self, parts: Parts) -> None:
         """Interrupt what runs, so that its session can be saved as of now."""
         runs = []
-        for session in running.keeper.table.live():
+        for session in parts.keeper.table.live():
             for run in session.runs.values():
                 if run.finished is None and run.task is not None:
-                    running.runner.stop(session, run)
+                    parts.runner.stop(session, run)
                     runs.append(run.task)
         if runs:
             await asyncio.wait(runs, timeout=self.settings.interrupt_grace + STOP_SECONDS)
 
-    async def _open_snapshots(self, backend: Backend, table: SessionTable, quotas: Quotas) -> Snapshots | None:
-        if not self.settings.snapshots:
-            return None
-        # here and not above: the zygote, of which all sessions are forks, has no use for the store
-        from executor.snapshots import Snapshots  # noqa: PLC0415
-
-        snapshots = Snapshots(
-            self.settings, backend, table=table, quotas=quotas, shared=SHARED, bus=self.bus, tasks=self._tasks
-        )
-        try:
-            await snapshots.open()
-        except StoreFailed as error:
-            detail = f"{error} Without snapshots sessions end where they would be parked."
-            self.bus.publish(Fault(where="store", detail=detail))
-            return None
-        return snapshots
-
     async def _make_room(self) -> bool:
-        return self._running is not None and await self._running.parking.make_room()
+        return self._parts is not None and await self._parts.parking.make_room()
 
     @property
     def sandbox(self) -> SandboxReport:
@@ -189,9 +100,7 @@ class Executor:
     @property
     def policy_level(self) -> PolicyLevel:
         """The level in force: `auto` is `standard` where the sandbox holds, `strict` where it is weak."""
-        if self.settings.security_policy == "auto":
-            return "strict" if self.sandbox.level == "weak" else "standard"
-        return self.settings.security_policy
+        return self._up.policy_level
 
     # Sessions
 
@@ -429,31 +338,7 @@ class Executor:
 
     async def measure(self) -> list[SessionMeasured]:
         """What every session uses now; one that cannot be measured is left out. Nothing before the start."""
-        if self._running is None:
-            return []
-        few = asyncio.Semaphore(_MEASURED_AT_ONCE)
-
-        async def of(session: Session) -> SessionMeasured | None:
-            try:
-                async with few:
-                    ref = session.live_ref
-                    stats = await self._up.backend.stats(ref)
-            except ExecutorError:
-                return None  # it has ended, is parked, or is about to be found dead
-            if session not in self._up.keeper.table or session.ref != ref:
-                return None  # its owner is not to be charged for what has gone meanwhile
-            self._up.quotas.note_memory(session.owner, session.id, stats.memory)
-            self._up.quotas.note_folder(session.owner, session.id, stats.folder_bytes)
-            return SessionMeasured(
-                session_id=session.id,
-                owner=session.owner,
-                memory=stats.memory,
-                processes=stats.processes,
-                folder_bytes=stats.folder_bytes,
-            )
-
-        measured = await asyncio.gather(*(of(session) for session in self._up.keeper.table.live()))
-        return [one for one in measured if one is not None]
+        return [] if self._parts is None else await measure(self._parts)
 
     # Packages
 
@@ -488,10 +373,10 @@ class Executor:
     # Inside
 
     @property
-    def _up(self) -> _Running:
-        if self._running is None:
+    def _up(self) -> Parts:
+        if self._parts is None:
             raise BackendFailed("The executor has not been started.")
-        return self._running
+        return self._parts
 
     async def _submit(
         self,

@@ -8,12 +8,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from executor.owners import ANONYMOUS, SINGLE_USER
+
 USER_HEADER = "X-User-Id"
 CONVERSATION_HEADER = "X-Conversation-Id"
-ANONYMOUS = "anonymous"
-"""The owner of calls without identity; a session of it is reached by its id alone."""
-SHARED = "single-user"
-"""The owner of calls without identity where `SINGLE_USER` is set."""
 PAGE_PREFIX = "page:"
 """Owners of sessions that belong to an open page, followed by a random token."""
 MAX_ID_CHARS = 256
@@ -53,11 +51,11 @@ def caller_of(headers: Iterable[tuple[bytes, bytes]], *, single_user: bool = Fal
         elif name == _CONVERSATION:
             conversation = _merged(CONVERSATION_HEADER, conversation, value)
     if user:
-        if user in (ANONYMOUS, SHARED) or user.startswith(PAGE_PREFIX):
+        if user in (ANONYMOUS, SINGLE_USER) or user.startswith(PAGE_PREFIX):
             raise BadIdentity(f"{USER_HEADER} {user!r} is a reserved name; send the user's own id.")
         return Caller(user, conversation, True) if conversation else Caller(user, None, True, (CONVERSATION_HEADER,))
     if single_user:
-        return Caller(SHARED, conversation or None, True, () if conversation else (CONVERSATION_HEADER,))
+        return Caller(SINGLE_USER, conversation or None, True, () if conversation else (CONVERSATION_HEADER,))
     # a conversation alone does not say whose it is
     missing = (USER_HEADER,) if conversation else (USER_HEADER, CONVERSATION_HEADER)
     return Caller(ANONYMOUS, None, False, missing)

@@ -6,7 +6,8 @@ import base64
 
 import pytest
 
-from space.identity import ANONYMOUS, SHARED, BadIdentity, Caller, caller_of
+from executor.owners import ANONYMOUS, SINGLE_USER
+from space.identity import BadIdentity, Caller, caller_of
 
 
 def headers(user: str | bytes | None = None, conversation: str | None = None) -> list[tuple[bytes, bytes]]:
@@ -46,8 +47,8 @@ def test_a_user_without_a_conversation_is_identified() -> None:
 
 
 def test_single_user_gives_all_callers_without_a_name_one_owner() -> None:
-    assert caller_of(headers(), single_user=True) == Caller(SHARED, None, True, ("X-Conversation-Id",))
-    assert caller_of(headers(None, "c1"), single_user=True) == Caller(SHARED, "c1", True)
+    assert caller_of(headers(), single_user=True) == Caller(SINGLE_USER, None, True, ("X-Conversation-Id",))
+    assert caller_of(headers(None, "c1"), single_user=True) == Caller(SINGLE_USER, "c1", True)
     assert caller_of(headers("u1", "c1"), single_user=True) == Caller("u1", "c1", True)
 
 
@@ -57,7 +58,7 @@ def test_what_cannot_be_an_id_is_refused(bad: str | bytes) -> None:
         caller_of(headers(bad, "c1"))
 
 
-@pytest.mark.parametrize("name", [ANONYMOUS, SHARED, "page:abc", "b64:" + base64.b64encode(b"anonymous").decode()])
+@pytest.mark.parametrize("name", [ANONYMOUS, SINGLE_USER, "page:abc", "b64:" + base64.b64encode(b"anonymous").decode()])
 def test_nobody_can_take_the_name_of_a_shared_owner(name: str) -> None:
     with pytest.raises(BadIdentity, match="reserved"):
         caller_of(headers(name, "c1"))
