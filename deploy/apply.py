@@ -12,7 +12,8 @@ from deploy.config import Target, address_of
 from deploy.errors import DeployError, Exit
 from deploy.hub import Hub
 from deploy.plan import Plan, make_plan, refuse_strangers, volumes_wanted
-from deploy.state import NOTE, TITLE, Note, State, fingerprint, new_salt, read, settings_id
+from deploy.state import TITLE, Note, State, fingerprint, new_salt, read
+from space.build import NOTE, settings_id
 
 Say = Callable[[str], None]
 

@@ -16,13 +16,12 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from deploy.errors import DeployError, Exit
 from executor.errors import SettingsError
 from executor.settings import SECRET, Settings
+from space.build import NOTE
+from space.state import VOLUME
 
 DEFAULT_NAME = "librechat-code-interpreter"
 PYTHON = {"cpu": "3.11", "zero": "3.12.12"}
 """`python_version` by hardware: 3.11 is what the suite runs on, 3.12.12 the one that ZeroGPU has besides 3.10.13."""
-
-VOLUME = "/data"
-"""Where the app looks for a volume by itself; elsewhere STATE_DIR has to say so."""
 
 _SPACE = re.compile(r"(?:(?P<owner>[A-Za-z0-9][\w.-]*)/)?(?P<name>[A-Za-z0-9][\w.-]*)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -30,7 +29,6 @@ _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 _SECRET_SETTINGS = {name.upper() for name, f in Settings.__dataclass_fields__.items() if f.metadata[SECRET]}
 TOKENS = {"HF_TOKEN", "LIBRECHAT_HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN"}
 """Environment variables that may hold a token of Hugging Face."""
-_OURS = "DEPLOY_STATE"
 _KEYS = {
     "space", "organization", "hardware", "sleep_time", "variables", "secrets", "extra_pip", "extra_apt", "volume",
     "title",
@@ -42,7 +40,7 @@ class Storage:
     """A storage bucket (`source`, as owner/name) mounted at `mount_path`."""
 
     source: str
-    mount_path: str = VOLUME
+    mount_path: str = str(VOLUME)
     read_only: bool = False
 
 
@@ -78,7 +76,7 @@ class Target:
         if self.sleep_time is not None and self.hardware in ("cpu-basic", "zero-a10g"):
             raise _refused(f"sleep_time cannot be chosen on {self.hardware}: the platform fixes it; leave it out")
         for name in (*self.variables, *self.secrets):
-            if not _VARIABLE.fullmatch(name) or name == _OURS:
+            if not _VARIABLE.fullmatch(name) or name == NOTE:
                 raise _refused(f"{name!r} cannot be the name of a variable or secret")
         for name, value in self.variables.items():
             if name in _SECRET_SETTINGS | TOKENS or _TOKEN.search(value):
@@ -105,7 +103,8 @@ class Target:
 
     def _check_volume(self, volume: Storage) -> None:
         """The app keeps its sessions there, or the volume is of no use to it."""
-        folder = self.settings.state_dir or VOLUME
+        # elsewhere than where the app looks by itself, STATE_DIR has to say so
+        folder = self.settings.state_dir or str(VOLUME)
         if not PurePosixPath(folder).is_relative_to(volume.mount_path):
             raise _refused(
                 f"[volume] mount_path = {volume.mount_path!r}: the app keeps its sessions in {folder}. Mount it "

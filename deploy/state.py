@@ -13,9 +13,7 @@ from typing import Any, Self
 from huggingface_hub import SpaceInfo, Volume
 
 from deploy.hub import Hub
-
-NOTE = "DEPLOY_STATE"
-"""Name of the variable with our note. It holds names and salted fingerprints, never a value of a secret."""
+from space.build import NOTE
 
 UNTOUCHED = {".gitattributes", "README.md"}
 """All that a Space has right after it was created."""
@@ -29,7 +27,8 @@ ROLLBACK = "Roll back to "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What the last apply put: fingerprints of secrets and names of variables, so that only ours are ever removed."""
+    """What the last apply put, so that only ours is ever removed: salted fingerprints of secrets, never a value of one,
+    and names of variables."""
 
     salt: str
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -53,11 +52,6 @@ class Note:
         return json.dumps(
             {"salt": self.salt, "secrets": dict(sorted(self.secrets.items())), "variables": sorted(self.variables)}
         )
-
-
-def settings_id(note: str) -> str:
-    """What `/healthz` calls `settings` in a process that was started with this value of our note."""
-    return hashlib.sha256(note.strip().encode()).hexdigest()[:12]
 
 
 def new_salt() -> str:

@@ -20,8 +20,9 @@ from executor import Executor, Settings
 from executor.backend import Backend
 from executor.errors import ExecutorError
 from space.access import HostCheck, KeyCheck
+from space.build import SOURCE, build_id
 from space.connections import let_go_of_the_deaf, outlast_clients, raise_descriptor_limit
-from space.health import SOURCE, build_id, health_route
+from space.health import health_route
 from space.mcp import Endpoint
 from space.page import CSS, HEAD, build_page, theme
 from space.page_uploads import forget_broken_uploads

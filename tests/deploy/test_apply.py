@@ -11,9 +11,9 @@ from deploy.errors import DeployError, Exit
 from deploy.hub import Hub
 from deploy.probe import Access
 from deploy.rollback import rollback
-from deploy.state import NOTE
 from deploy.tokens import may_deploy
 from deploy.wait import wait_for_build
+from space.build import NOTE
 from tests.deploy.conftest import FREE, READ, SECRETS, WRITE, Deployer, a_target
 from tests.deploy.invariants import nothing_leaked
 from tests.hub.space import Commit, LocalSpace

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from deploy.bundle import PROJECT
-from deploy.config import VOLUME, Storage, Target, address_of
+from deploy.config import Storage, Target, address_of
 from deploy.errors import DeployError, Exit
-from space.state import VOLUME as IN_THE_APP
 
 
 def load(tmp_path: Path, text: str, environ: dict[str, str] | None = None, **flags: object) -> Target:
@@ -56,10 +55,6 @@ def test_a_volume_is_read(tmp_path) -> None:
     assert target.volume == Storage(source="ada/bucket", mount_path="/data")
     elsewhere = '[variables]\nSTATE_DIR = "/kept/here"\n[volume]\nsource = "ada/bucket"\nmount_path = "/kept"\n'
     assert load(tmp_path, elsewhere).volume == Storage(source="ada/bucket", mount_path="/kept")
-
-
-def test_the_volume_of_the_app_is_where_the_app_looks_for_one() -> None:
-    assert str(IN_THE_APP) == VOLUME
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ import pytest
 from deploy.config import Storage
 from deploy.errors import DeployError, Exit
 from deploy.probe import Access
-from deploy.state import NOTE, settings_id
 from deploy.wait import BuildFailed, wait_for_build, wake
-from space.health import settings_id as settings_of_app
 from tests.deploy.conftest import FAST, READ, SECRETS, Deployer, a_target
 from tests.hub import Fault, Status
 from tests.hub.space import BUILD, RESTART
@@ -82,13 +80,6 @@ def test_new_settings_count_only_once_a_process_has_them(deployer: Deployer, cha
     deployer.pace = FAST
     deployer.space.stages = deque(["RUNNING", "RUNNING", *RESTART])
     assert wait(deployer.client, "ada/code").data["settings"] == done.settings
-
-
-def test_app_and_deploy_give_the_settings_one_name(monkeypatch) -> None:
-    settings_of_app.cache_clear()
-    monkeypatch.setenv(NOTE, '{"salt": "1"}')
-    assert settings_of_app() == settings_id('{"salt": "1"}')
-    settings_of_app.cache_clear()
 
 
 @pytest.mark.parametrize(
