@@ -189,9 +189,7 @@ class Guard:
     def stats(self) -> dict[str, int]:
         """Memory in bytes (what is shared counts by its share), processes and threads, now."""
         usage = self._confinement.meter.read()
-        shares = [self._share(pid) for pid in self._tree.members()]
-        memory = sum(shares) if all(shares) else usage.memory
-        return {"memory": memory, "processes": usage.processes, "threads": usage.threads}
+        return {"memory": self._confinement.meter.weight(), "processes": usage.processes, "threads": usage.threads}
 
     def background(self) -> int:
         """How many processes are alive that are no workers."""
@@ -253,13 +251,6 @@ class Guard:
             end_all(condemned, zombies=self._workers, deadline=KILL_DEADLINE)
         finally:
             self._confinement.notifier.closing = False
-
-    def _share(self, pid: int) -> int:
-        """The proportional set size in bytes, 0 where it cannot be read."""
-        for line in self._tree.read(f"{pid}/smaps_rollup").splitlines():
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) * 1024
-        return 0
 
     def _born(self, pid: int) -> float:
         fields = self._stat(pid)
