@@ -27,6 +27,7 @@ CALL_SECONDS = 120.0
 """A call without an answer after this long hangs, and that is an error of the server's."""
 _CONNECT_SECONDS = 60.0
 _GONE = ("has ended", "There is no session")
+_RESTORED = "Session restored"
 _BUSY = ("Try again", "try again", "still runs in this session", "still starting")
 
 
@@ -124,7 +125,7 @@ class Client:
             if cell.expects_error and status != "ok":
                 self._tally.expected[f"{cell.kind}: {status}"] += 1
             self._tally.took(cell.kind, took)
-            if cell.kind == SHORT and _told(text):
+            if cell.kind == SHORT and _RESTORED in text:
                 self._tally.took(WOKEN, took)
 
     async def _stateful(self, session: ClientSession, life: int) -> None:
@@ -243,4 +244,4 @@ def _status(result: CallToolResult) -> str:
 
 
 def _told(text: str) -> bool:
-    return "Session restored" in text or "This is a new session" in text
+    return _RESTORED in text or "This is a new session" in text

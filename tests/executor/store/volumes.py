@@ -110,7 +110,7 @@ class Volume:
 
     `trouble(operation, name, count)` is called before each operation and may raise; once it raised Killed, everything
     does. `cut` is how much of the write at which it happened is still done. `late` seconds pass until other stores,
-    and this one, see a new name, a deletion, or a name's content.
+    and this one, see a new name or its content, or no longer see and read what was deleted.
     """
 
     def __init__(self, root):
@@ -122,7 +122,7 @@ class Volume:
         self.dead = False
         self.count = 0
         self.operations = []
-        self.made, self.gone, self.lock = {}, {}, threading.Lock()
+        self.made, self.gone, self.contents, self.lock = {}, {}, {}, threading.Lock()
 
     def _begin(self, operation, name):
         with self.lock:
@@ -155,6 +155,8 @@ class Volume:
 
     def open(self, name):
         self._begin("open", name)
+        if name in self.gone and self.gone[name] + self.late > time.monotonic():
+            return Reading(self, name, Ghost(self.contents[name]))
         if self.made.get(name, 0) + self.late > time.monotonic():
             raise FileNotFoundError(errno.ENOENT, "not yet", name)
         return Reading(self, name, self.inner.open(name))
@@ -166,7 +168,7 @@ class Volume:
     def delete(self, name):
         self._begin("delete", name)
         if self.late:
-            self.gone[name] = time.monotonic()
+            self.gone[name], self.contents[name] = time.monotonic(), (self.root / name).read_bytes()
         self.inner.delete(name)
 
 
@@ -202,6 +204,19 @@ class Reading:
 
     def close(self):
         self.inner.close()
+
+
+class Ghost:
+    """What was deleted, and can still be read."""
+
+    def __init__(self, content):
+        self.content, self.size = content, len(content)
+
+    def read(self, offset, length):
+        return self.content[offset : offset + length]
+
+    def close(self):
+        pass
 
 
 class Keeper:
